@@ -1,0 +1,34 @@
+"""`warmspare check`: survey this machine, judge it, say so, and keep the proofs."""
+
+from __future__ import annotations
+
+import click
+
+from warmspare.cli.options import reporting, trying
+
+
+@click.command()
+@trying
+@reporting
+def check(  # noqa: PLR0913 # one parameter an option
+    tracks: tuple[str, ...],
+    extent: str | None,
+    json_path: str | None,
+    md_path: str | None,
+    *,
+    no_trials: bool,
+    no_redact: bool,
+    verbose: bool,
+) -> int:
+    """Say which recovery techniques this machine supports, and prove it.
+
+    Without TRACK all of them are judged and the quick trials run; naming a track runs all of its trials.
+    """
+    from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
+    from warmspare.cli.output import sinks  # noqa: PLC0415
+
+    with sinks(json=json_path, md=md_path) as targets:
+        survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=verbose)
+        code = session.report(survey.snapshot, tracks, targets, verbose=verbose)
+        session.keep(survey)
+    return code

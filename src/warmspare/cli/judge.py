@@ -1,0 +1,39 @@
+"""`warmspare judge`: judge snapshots, of this machine or any other. Arithmetic on files."""
+
+from __future__ import annotations
+
+import click
+
+from warmspare.cli.options import reporting
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--track", "tracks", multiple=True, metavar="TRACK", help="Judge only this track (may be repeated).")
+@reporting
+def judge(
+    files: tuple[str, ...],
+    tracks: tuple[str, ...],
+    json_path: str | None,
+    md_path: str | None,
+    *,
+    verbose: bool,
+) -> int:
+    """Judge snapshot FILEs (- reads standard input). The same file gives the same bytes everywhere."""
+    from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
+    from warmspare.cli.options import _check_tracks  # noqa: PLC0415
+    from warmspare.cli.output import say, sinks  # noqa: PLC0415
+
+    context = click.get_current_context()
+    _check_tracks(context, context.command.params[1], tracks)
+    if len(files) > 1 and (json_path or md_path):
+        message = "--json and --md take one FILE"
+        raise click.UsageError(message)
+    with sinks(json=json_path, md=md_path) as targets:
+        snapshots = [(name, session.load(name)) for name in files]
+        worst = 0
+        for name, snapshot in snapshots:
+            if len(files) > 1:
+                say(f"== {name}\n")
+            worst = session.worse(worst, session.report(snapshot, tracks, targets, verbose=verbose))
+    return worst

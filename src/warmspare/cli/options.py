@@ -1,0 +1,61 @@
+"""Options and arguments that commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def _set_criu(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    """Every child of ours finds CRIU by this variable, the trial's own too."""
+    if value:
+        os.environ["WARMSPARE_CRIU"] = os.path.abspath(value)  # noqa: PTH100 # not resolved: a wrapper may look at its name
+
+
+def _check_tracks(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from warmspare import catalogue  # noqa: PLC0415 # only when a track is named
+
+    if unknown := [name for name in value if name not in catalogue.tracks()]:
+        message = f"no track is called {unknown[0]!r}; there are {', '.join(catalogue.tracks())}"
+        raise click.BadParameter(message)
+    return value
+
+
+def trying(command: C) -> C:
+    """The options of commands that may try things on this machine."""
+    for option in (
+        click.option("--no-trials", is_flag=True, help="Look only, try nothing."),
+        click.option("--full", "extent", flag_value="full", help="Run every trial, the long ones too."),
+        click.option("--quick", "extent", flag_value="quick", help="Run only the quick trials, also for named tracks."),
+        click.option("--criu", metavar="PATH", expose_value=False, callback=_set_criu, help="The CRIU to use."),
+        click.option("--no-redact", is_flag=True, help="Keep hostname, serials, UUIDs, user names and home paths."),
+        click.argument("tracks", metavar="[TRACK]...", nargs=-1, callback=_check_tracks),
+    ):
+        command = option(command)
+    return command
+
+
+def reporting(command: C) -> C:
+    """The options of commands that print a report."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Show every check with its evidence."),
+        click.option(
+            "--json",
+            "json_path",
+            metavar="FILE",
+            help="Also write the report as JSON (- for standard output).",
+        ),
+        click.option(
+            "--md",
+            "md_path",
+            metavar="FILE",
+            help="Also write the report as Markdown (- for standard output).",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,56 @@
+"""What goes on while the tool works, on standard error: one line that changes, or plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TextIO
+
+from warmspare.survey import Watcher
+from warmspare.trials.api import StepEvent, Trial
+
+
+class Progress(Watcher):
+    """Shows each stage; what a trial touches is always said before it is touched."""
+
+    def __init__(self, stream: TextIO = sys.stderr, *, verbose: bool = False) -> None:
+        """Write to `stream`; `verbose` also names every step where there is no terminal."""
+        self._stream, self._verbose = stream, verbose
+        self._live = stream.isatty()
+
+    def reading(self) -> None:
+        """The probes are being asked."""
+        self._show("reading the host…")
+
+    def trying(self, trial: Trial) -> None:
+        """Say what the trial touches."""
+        self._clear()
+        self._line(f"trying {trial.name}: touches {trial.touches}")
+
+    def step(self, event: StepEvent) -> None:
+        """A step begins."""
+        if event.took_s is None:
+            if self._live:
+                self._show(f"  {event.name}…")
+            elif self._verbose:
+                self._line(f"  {event.name}")
+
+    def done(self) -> None:
+        """Clear the changing line away."""
+        self._clear()
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            self._write(f"\r\x1b[2K{text[:79]}")
+
+    def _clear(self) -> None:
+        if self._live:
+            self._write("\r\x1b[2K")
+
+    def _line(self, text: str) -> None:
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads: the work goes on
+            self._stream.write(text)
+            self._stream.flush()

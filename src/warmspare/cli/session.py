@@ -1,0 +1,112 @@
+"""The work that commands share: choose trials, survey, load, judge, print, keep."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import sys
+from pathlib import Path
+
+import click
+
+from warmspare import catalogue, state
+from warmspare import survey as surveys
+from warmspare.cli.output import STANDARD, Sinks, colour, remark, say, width
+from warmspare.cli.progress import Progress
+from warmspare.control.files import Unwritable
+from warmspare.judge import judge
+from warmspare.model.snapshot import SIZE_LIMIT, BadSnapshot, Reader, Snapshot
+from warmspare.report import json, markdown, terminal
+from warmspare.report.view import clean, view
+from warmspare.survey import Survey
+from warmspare.trials.api import Trial
+
+SEVERITY = {0: 0, 4: 1, 3: 2, 1: 3}
+
+
+@functools.cache
+def tracks() -> catalogue.Tracks:
+    """All tracks, found once a process."""
+    return catalogue.tracks()
+
+
+@functools.cache
+def reader() -> Reader:
+    """The snapshot reader, made once a process."""
+    return Reader(catalogue.facts())
+
+
+def survey(asked: tuple[str, ...], extent: str | None, *, no_trials: bool, redacted: bool, verbose: bool) -> Survey:
+    """Survey this machine with the trials that `asked` and the options call for."""
+    if sys.platform != "linux":
+        message = "warmspare looks at Linux hosts; on Windows run it inside WSL2, or judge a snapshot"
+        raise click.UsageError(message)
+    chosen = () if no_trials else _chosen(asked, extent)
+    skipped = "--no-trials" if no_trials else "not among the trials asked for; name its track, or use --full"
+    progress = Progress(verbose=verbose)
+    try:
+        return surveys.take(chosen, skipped, progress, redacted=redacted)
+    finally:
+        progress.done()
+
+
+def _chosen(asked: tuple[str, ...], extent: str | None) -> tuple[Trial, ...]:
+    known = catalogue.trials()
+    if extent == "full" and not asked:
+        return known
+    wanted = {t.name for name in asked or tracks() for t in catalogue.trials_of(tracks()[name][1], known)}
+    quick_only = extent == "quick" or (not asked and extent is None)
+    return tuple(t for t in known if t.name in wanted and (t.quick or not quick_only))
+
+
+def report(snapshot: Snapshot, asked: tuple[str, ...], targets: Sinks, *, verbose: bool) -> int:
+    """Judge `snapshot`, print and write it in every format asked for; returns the exit code."""
+    judgement = judge(snapshot.readings, {name: tracks()[name] for name in asked or tracks()})
+    seen = view(snapshot, judgement, catalogue.rules(tracks()), catalogue.remedies())
+    if not targets.standard:
+        say(terminal.render(seen, width=width(), colour=colour(), verbose=verbose))
+    if "json" in targets:
+        targets.write("json", json.render(seen, judgement))
+    if "md" in targets:
+        targets.write("md", markdown.render(seen))
+    return judgement.exit_code
+
+
+def keep(survey: Survey) -> None:
+    """Keep the proofs; name what could not be cleared away. Neither changes the verdict."""
+    for thing in survey.left:
+        remark(f"could not be cleared away and was left: {thing}")
+    try:
+        state.store(survey.snapshot, reader(), state.folder())
+    except (OSError, Unwritable) as error:
+        remark(f"the proofs were not kept: {error}")
+
+
+def load(name: str) -> Snapshot:
+    """Read a snapshot file.
+
+    Raises:
+        click.UsageError: it cannot be read, or is no snapshot; one line says why.
+    """
+    try:
+        return reader().read(_bytes(name))
+    except (OSError, BadSnapshot) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise click.UsageError(clean(f"{name}: {reason}")) from None
+
+
+def _bytes(name: str) -> bytes:
+    if name == STANDARD:
+        return sys.stdin.buffer.read(SIZE_LIMIT + 1)
+    descriptor = os.open(Path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            message = "not a regular file"
+            raise BadSnapshot(message)
+        return file.read(SIZE_LIMIT + 1)
+
+
+def worse(one: int, other: int) -> int:
+    """The exit code of the worse verdict."""
+    return max(one, other, key=lambda code: SEVERITY[code])

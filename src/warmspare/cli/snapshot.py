@@ -1,0 +1,41 @@
+"""`warmspare snapshot`: survey this machine into a file that can be judged anywhere."""
+
+from __future__ import annotations
+
+import click
+
+from warmspare.cli.options import trying
+
+
+@click.command()
+@trying
+@click.option("-o", "--output", metavar="FILE", help="Where to write it (- for standard output).")
+@click.option("--schema", is_flag=True, help="Write the JSON Schema of snapshots instead.")
+def snapshot(  # noqa: PLR0913 # one parameter an option
+    tracks: tuple[str, ...],
+    extent: str | None,
+    output: str | None,
+    *,
+    no_trials: bool,
+    no_redact: bool,
+    schema: bool,
+) -> int:
+    """Write down everything that check would see, for `warmspare judge` on any machine."""
+    import json  # noqa: PLC0415 # --help must not pay for it
+
+    from warmspare import catalogue  # noqa: PLC0415
+    from warmspare.cli import session  # noqa: PLC0415
+    from warmspare.cli.output import sinks  # noqa: PLC0415
+    from warmspare.model import snapshot as files  # noqa: PLC0415
+
+    if output is None:
+        message = "name a file with -o, or - for standard output"
+        raise click.UsageError(message)
+    with sinks(snapshot=output) as target:
+        if schema:
+            target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
+            return 0
+        survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=False)
+        target.write("snapshot", files.encode(survey.snapshot).decode())
+        session.keep(survey)
+    return 0

@@ -1,0 +1,1 @@
+"""Levers that act: processes and CRIU. Trials and the runtime share them."""

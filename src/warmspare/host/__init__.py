@@ -1,0 +1,1 @@
+"""The host port: the only door to the machine, live or recorded."""

@@ -1,0 +1,172 @@
+"""The broker: a child process that asks the machine on our behalf, so that no answer can hang or crash us.
+
+It forks a worker for the questions, kills it with everything it started when a deadline passes, and
+forks another. An experiment or a foreign library gets a worker of its own. When the tool's end of the
+pipe closes, for whatever reason, the broker ends all it started and itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import time
+from typing import Any, Final
+
+import msgspec
+
+from warmspare.control import process
+from warmspare.host import verbs
+from warmspare.model.facts import Cause
+from warmspare.model.transcript import Answer, Failed, Verb
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One request to the broker."""
+
+    verb: Verb
+    args: tuple[str, ...]
+    deadline_s: float
+
+
+TAINTING: Final = frozenset({"symbol", "experiment"})
+_LENGTH: Final = struct.Struct("<I")
+ANSWERS: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
+
+
+class Closed(Exception):
+    """The other end of the pipe is gone."""
+
+
+def send(descriptor: int, message: Any) -> None:  # noqa: ANN401 # any msgspec value
+    """Write one length-prefixed message."""
+    data = msgspec.json.encode(message)
+    view = memoryview(_LENGTH.pack(len(data)) + data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def receive(descriptor: int, deadline: float | None = None) -> bytes | None:
+    """Read one message; None when the monotonic `deadline` passes first.
+
+    Raises:
+        Closed: the other end is gone.
+    """
+    head = _exactly(descriptor, _LENGTH.size, deadline)
+    return None if head is None else _exactly(descriptor, _LENGTH.unpack(head)[0], deadline)
+
+
+def _exactly(descriptor: int, size: int, deadline: float | None) -> bytes | None:
+    data = b""
+    while len(data) < size:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([descriptor], [], [], left)[0]:
+            return None
+        chunk = os.read(descriptor, size - len(data))
+        if not chunk:
+            raise Closed
+        data += chunk
+    return data
+
+
+class Worker:
+    """A forked process that answers questions until it is killed."""
+
+    def __init__(self) -> None:
+        """Fork it, in a process group of its own."""
+        self._ended = False
+        asked, self.ask = os.pipe()
+        self.answers, answered = os.pipe()
+        broker = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            process.die_with_parent(broker)
+            os.setpgid(0, 0)
+            os.close(self.ask)
+            os.close(self.answers)
+            _work(asked, answered)
+        os.close(asked)
+        os.close(answered)
+
+    def put(self, question: Question, lifeline: int) -> Answer:
+        """One answer, or the reason why there is none.
+
+        Raises:
+            Closed: the tool is gone.
+        """
+        deadline = time.monotonic() + question.deadline_s
+        try:
+            send(self.ask, question)
+        except BrokenPipeError:
+            return self._died(question)
+        ready = select.select([self.answers, lifeline], [], [], question.deadline_s)[0]
+        if lifeline in ready:  # nothing is sent while we owe an answer: this is the end of the pipe
+            raise Closed
+        try:
+            data = receive(self.answers, deadline)
+        except Closed:
+            return self._died(question)
+        if data is None:
+            left = self.end()
+            stuck = f"; pid {left[0]} did not die of SIGKILL and was left" if left else ""
+            detail = f"no answer within {question.deadline_s:g} s; killed{stuck}"
+            return Failed(cause=Cause.TIMEOUT, detail=detail)
+        return ANSWERS.decode(data)
+
+    def _died(self, question: Question) -> Failed:
+        status = os.waitpid(self.pid, 0)[1]
+        code = os.waitstatus_to_exitcode(status)
+        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        self.end()
+        return Failed(cause=Cause.CRASHED, detail=f"the child asking {question.verb} died: {how}", code=how)
+
+    def end(self) -> list[int]:
+        """Kill the worker and all it started; returns pids that would not die."""
+        if not self._ended:
+            self._ended = True
+            os.close(self.ask)
+            os.close(self.answers)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return process.end_descendants()
+
+
+def _work(asked: int, answered: int) -> None:
+    try:
+        while data := receive(asked):
+            question = msgspec.json.decode(data, type=Question)
+            try:
+                answer = verbs.do(question.verb, question.args)
+            except Exception as error:  # noqa: BLE001 # an instrument's bug is an answer with its name
+                answer = Failed(cause=Cause.CRASHED, detail=f"{type(error).__name__}: {error}"[:300])
+            send(answered, answer)
+    except (Closed, BrokenPipeError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def serve(requests: int, replies: int) -> None:
+    """Answer questions until the pipe closes, then end every process started here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.become_subreaper()
+    worker: Worker | None = None
+    try:
+        while data := receive(requests):
+            question = msgspec.json.decode(data, type=Question)
+            fresh = question.verb in TAINTING
+            if worker is None or fresh:
+                if worker:
+                    worker.end()
+                worker = Worker()
+            answer = worker.put(question, requests)
+            if fresh or (isinstance(answer, Failed) and answer.cause in (Cause.TIMEOUT, Cause.CRASHED)):
+                worker.end()
+                worker = None
+            send(replies, answer)
+    except (Closed, BrokenPipeError):
+        pass
+    finally:
+        process.end_descendants()

@@ -1,0 +1,1 @@
+"""What things are: facts, findings, tracks, verdicts and the snapshot file. No I/O."""

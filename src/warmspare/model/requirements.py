@@ -1,0 +1,126 @@
+"""Requirements: plain functions whose annotations name the facts they depend on."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from warmspare.model.facts import HOST_KIND, Absent, Both, Fact, Kind, Known, Proof
+from warmspare.model.findings import Finding
+
+Requirement = Callable[..., Finding]
+F = TypeVar("F")
+
+
+class Mode(StrEnum):
+    """How a parameter takes its fact: the host's one, a reading with its absence, or one a subject."""
+
+    ONE = "one"
+    READING = "reading"
+    EACH = "each"
+    SOME = "some"
+
+
+Each = Annotated[F, Mode.EACH]
+"""`Each[F]`: asked once a subject; unmet if one is, else undecided if one is missing, else met."""
+Some = Annotated[F, Mode.SOME]
+"""`Some[F]`: asked once a subject; met if one is, else undecided if one is missing, else unmet."""
+
+FOLDING: Final = frozenset({Mode.EACH, Mode.SOME})
+
+
+class Dependency(msgspec.Struct, frozen=True):
+    """One parameter of a requirement: its name, the fact it takes and how."""
+
+    parameter: str
+    fact: type[Fact]
+    mode: Mode
+    both: bool = False
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A requirement ready to be judged: the function, its id (its name) and its dependencies."""
+
+    id: str
+    function: Requirement
+    dependencies: tuple[Dependency, ...]
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether a trial decides it."""
+        return any(issubclass(dependency.fact, Proof) for dependency in self.dependencies)
+
+    @property
+    def fold(self) -> tuple[Mode, Kind] | None:
+        """How and over which kind of subject its findings are folded, or None."""
+        folding = [d for d in self.dependencies if d.mode in FOLDING]
+        return (folding[0].mode, folding[0].fact.KIND) if folding else None
+
+    @property
+    def why(self) -> str:
+        """The docstring without its `Remedy:` and `Source:` lines: the reason shown in reports."""
+        return _TAG.sub("", inspect.getdoc(self.function) or "").strip()
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """Ids of the remedies that its findings may name."""
+        return self._tagged("Remedy")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the requirement comes from."""
+        return self._tagged("Source")
+
+    def _tagged(self, tag: str) -> tuple[str, ...]:
+        doc = inspect.getdoc(self.function) or ""
+        return tuple(found["text"] for found in _TAG.finditer(doc) if found["tag"] == tag)
+
+
+_TAG: Final = re.compile(r"^(?P<tag>Remedy|Source): +(?P<text>.+?)\s*$", re.MULTILINE)
+
+
+def rule(function: Requirement) -> Rule:
+    """Read a requirement's annotations.
+
+    Raises:
+        TypeError: an annotation is no fact, or subjects of two kinds (or folds) are mixed.
+    """
+    name = getattr(function, "__name__", repr(function))
+    hints = typing.get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
+    made = Rule(name, function, tuple(_dependency(name, p, hint) for p, hint in hints.items()))
+    if not made.dependencies:
+        message = f"requirement {name} depends on no fact"
+        raise TypeError(message)
+    if len({(d.mode, d.fact.KIND.name) for d in made.dependencies if d.mode in FOLDING}) > 1:
+        message = f"requirement {name} mixes folds or kinds of subject"
+        raise TypeError(message)
+    return made
+
+
+def _dependency(name: str, parameter: str, hint: object) -> Dependency:
+    mode, both = Mode.ONE, False
+    if typing.get_origin(hint) is Annotated:
+        hint, mode = typing.get_args(hint)[:2]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        known = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is Known]
+        if len(known) != 1 or Absent not in typing.get_args(hint) or mode in FOLDING:
+            message = f"requirement {name}: {parameter} is no Reading[…]"
+            raise TypeError(message)
+        (hint,), mode = typing.get_args(known[0]), Mode.READING
+    if typing.get_origin(hint) is Both:
+        (hint,), both = typing.get_args(hint), True
+    if not (isinstance(hint, type) and issubclass(hint, Fact)):
+        message = f"requirement {name}: {parameter} is annotated with no fact"
+        raise TypeError(message)
+    if (hint.KIND == HOST_KIND) == (mode in FOLDING) or both != (hint.KIND.name == "pair"):
+        message = f"requirement {name}: {parameter} does not fit its kind of subject ({hint.KIND.name})"
+        raise TypeError(message)
+    return Dependency(parameter, hint, mode, both)

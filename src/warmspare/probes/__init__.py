@@ -1,0 +1,1 @@
+"""Probes: each reads one subject off a host. They look and never judge."""

@@ -1,0 +1,111 @@
+"""Which NVIDIA GPUs this host has: the inventory that all GPU readings hang on."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from warmspare.host.port import Host, Missing, Unreadable
+from warmspare.model.facts import Cause, Count, Fact, Kind
+from warmspare.probes.api import probe
+from warmspare.probes.platform import wsl_signals
+
+GPU_LIMIT: Final = 128
+PCI: Final = "/sys/bus/pci/devices"
+NVIDIA: Final = "0x10de"
+DISPLAY: Final = "0x03"
+
+
+class Gpus(Fact, frozen=True, kw_only=True):
+    """The NVIDIA GPUs, by UUID or, where no driver names one, by PCI address. An empty list is known.
+
+    GPU number n of the readings is `ids[n]`. `seen` is how many each source counts.
+    """
+
+    ids: Annotated[tuple[str, ...], msgspec.Meta(max_length=GPU_LIMIT)]
+    seen: dict[str, Count]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+
+GPU: Final = Kind("gpu", Gpus, lambda gpus, _: tuple(f"gpu{n}" for n in range(len(gpus.ids))))  # type: ignore[attr-defined]
+PAIR: Final = Kind(
+    "pair",
+    Gpus,
+    lambda gpus, _: tuple(
+        f"gpu{a}→gpu{b}"
+        for a, b in itertools.combinations(range(len(gpus.ids)), 2)  # type: ignore[attr-defined]
+    ),
+)
+
+
+@probe
+def gpus(host: Host) -> Gpus:
+    """Merge PCI, device files, NVML and CUDA; known only when enough of them answered to be sure.
+
+    CUDA's and NVML's own lists win, since they name GPUs by UUID; PCI counts GPUs that no driver serves.
+    Under WSL2 there is no PCI device to see, and /dev/dxg may be another vendor's.
+    """
+    doubts: list[Unreadable] = []
+    nvml, cuda, pci = _nvml(host, doubts), _cuda(host, doubts), _pci(host)
+    nodes = _nodes(host)
+    lists = {"nvml": nvml, "cuda": cuda, "pci": pci, "device files": nodes}
+    seen = {name: len(ids) for name, ids in lists.items() if ids is not None}
+    if found := max((ids for ids in (nvml, cuda) if ids), key=len, default=None) or pci:
+        return Gpus(ids=found, seen=seen)
+    if nodes:
+        raise Unreadable(Cause.INVALID, f"{len(nodes)} /dev/nvidia… files, and neither NVML nor CUDA names a GPU")
+    wsl = bool(wsl_signals(host))
+    if wsl and host.exists("/dev/dxg"):
+        raise Unreadable(Cause.INVALID, "/dev/dxg is there, and nothing says whose GPU is behind it")
+    if pci is None and not wsl:
+        raise Unreadable(Cause.DENIED, "the PCI bus cannot be read, and no driver answers")
+    if doubts:
+        raise doubts[0]
+    return Gpus(ids=(), seen=seen)
+
+
+def _nvml(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:
+    try:
+        return tuple(str(host.nvml("nvmlDeviceGetUUID", n)) for n in range(int(host.nvml("nvmlDeviceGetCount"))))
+    except Missing:
+        return None
+    except Unreadable as unreadable:
+        if unreadable.code is None or unreadable.cause is Cause.CRASHED:
+            doubts.append(unreadable)
+        return None
+
+
+def _cuda(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:
+    try:
+        answer = host.experiment("cuda_count")
+    except Unreadable as unreadable:
+        doubts.append(unreadable)
+        return None
+    return tuple(map(str, answer["uuids"])) if answer["found"] and answer["init_code"] == 0 else None
+
+
+def _pci(host: Host) -> tuple[str, ...] | None:
+    """PCI addresses of NVIDIA display controllers; no bus at all (small VMs) is none, a hidden one unknown."""
+    try:
+        addresses = host.list(PCI)
+    except Missing:
+        return ()
+    except Unreadable:
+        return None
+    return tuple(
+        address
+        for address in addresses
+        if host.read(f"{PCI}/{address}/vendor").strip() == NVIDIA
+        and host.read(f"{PCI}/{address}/class").startswith(DISPLAY)
+    )
+
+
+def _nodes(host: Host) -> tuple[str, ...]:
+    return tuple(name for name in host.list("/dev") if re.fullmatch(r"nvidia\d+", name))

@@ -1,0 +1,206 @@
+"""The view: a judgement as the plain, clean text that every format shows."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from warmspare.model.facts import Absent, Known
+from warmspare.model.findings import Status
+from warmspare.model.requirements import Rule
+from warmspare.model.snapshot import Snapshot
+from warmspare.model.transcript import Call, Failed, Gave, Listed, Ran, Said
+from warmspare.model.verdicts import Check, Judgement, LayerJudgement, State, TrackJudgement, Verdict
+from warmspare.probes.driver import Driver
+from warmspare.probes.gpus import Gpus
+from warmspare.probes.kernel import Kernel
+from warmspare.probes.platform import Container, Platform
+from warmspare.tracks.api import Remedy
+
+EVIDENCE_LIMIT: Final = 160
+MARKS: Final = {
+    Status.MET: "met",
+    Status.UNMET: "unmet",
+    Status.UNDECIDED: "undecided",
+    Status.NOT_APPLICABLE: "n/a",
+}
+
+
+class CheckView(msgspec.Struct, frozen=True, kw_only=True):
+    """One check: what it found, how that is known, what to do, and the answers it rests on."""
+
+    id: str
+    weight: str
+    mark: str
+    text: str
+    known_by: str | None
+    remedy: str | None
+    why: str
+    papers: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+class LayerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer of a track: its own verdict and the one sentence that explains it."""
+
+    layer: str
+    verdict: str
+    text: str
+    checks: tuple[CheckView, ...]
+
+
+class TrackView(msgspec.Struct, frozen=True, kw_only=True):
+    """One track: the headline, what to do about it, and its layers from the bottom up."""
+
+    id: str
+    question: str
+    verdict: str
+    breaks_at: str | None
+    headline: str
+    remedy: str | None
+    layers: tuple[LayerView, ...]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole report."""
+
+    title: str
+    made: str
+    tracks: tuple[TrackView, ...]
+    exit_code: int
+
+
+def view(snapshot: Snapshot, judgement: Judgement, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy]) -> View:
+    """Render a judgement into words, once for all formats."""
+    maker = _Maker(snapshot, rules, remedies)
+    return View(
+        title=_title(snapshot),
+        made=clean(f"{snapshot.made_at:%Y-%m-%d %H:%M:%S} UTC by {snapshot.made_by}"),
+        tracks=tuple(maker.track(track) for track in judgement.tracks),
+        exit_code=judgement.exit_code,
+    )
+
+
+def clean(text: str) -> str:
+    """Text that cannot steer a terminal: control, formatting and bidirectional characters are shown as escapes."""
+    return "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return " " if character in "\n\t\r\u00a0" else character.encode("ascii", "backslashreplace").decode()
+
+
+def label(state: State | None) -> str:
+    """A state as it is shown: `NO-GO expected`, or `-` where nothing weighs."""
+    return "-" if state is None else f"{state.verdict.value}{' expected' if state.expected else ''}"
+
+
+def _title(snapshot: Snapshot) -> str:
+    parts = []
+    readings = snapshot.readings
+    if isinstance(platform := readings.get(Platform), Known):
+        on = f" on {platform.value.hypervisor}" if platform.value.hypervisor else ""
+        parts.append(f"{platform.value.kind}{on}")
+    if isinstance(container := readings.get(Container), Known) and container.value.inside:
+        parts.append(f"container ({container.value.engine})")
+    if isinstance(kernel := readings.get(Kernel), Known):
+        parts.append(f"kernel {kernel.value.release}")
+    match readings.get(Gpus):
+        case Known(value=gpus):
+            parts.append(f"{gpus.count or 'no'} NVIDIA GPU{'s' if gpus.count > 1 else ''}")
+        case Absent():
+            parts.append("GPUs not known")
+    if isinstance(driver := readings.get(Driver), Known) and driver.value.kernel_version:
+        parts.append(f"driver {driver.value.kernel_version}")
+    return clean(", ".join(parts))
+
+
+class _Maker:
+    def __init__(self, snapshot: Snapshot, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy]) -> None:
+        self.snapshot, self.rules, self.remedies = snapshot, rules, remedies
+
+    def track(self, track: TrackJudgement) -> TrackView:
+        decisive = track.decisive
+        remedy = self._remedy(decisive) if decisive else None
+        return TrackView(
+            id=track.id,
+            question=clean(track.question),
+            verdict=label(track.state),
+            breaks_at=track.breaks_at.value if track.breaks_at else None,
+            headline=self._headline(track, decisive),
+            remedy=remedy,
+            layers=tuple(self._layer(layer) for layer in track.layers),
+        )
+
+    def _headline(self, track: TrackJudgement, decisive: Check | None) -> str:
+        if decisive is not None:
+            said = self._papers(decisive, "speaks") or [self._text(decisive)]
+            return clean(f"{decisive.layer.value}: {said[0]}")
+        if track.unproven:
+            return clean(f"not proven: {', '.join(track.unproven)}")
+        return "everything it needs was tried here and works"
+
+    def _layer(self, layer: LayerJudgement) -> LayerView:
+        worst = next(
+            (c for c in layer.checks if c.state and layer.state and c.state.verdict is layer.state.verdict),
+            None,
+        )
+        if layer.state is None:
+            worst = layer.checks[0]
+        if layer.state and layer.state.verdict is Verdict.GO:
+            proofs = [c for c in layer.checks if c.is_tried and c.proof]
+            named = proofs or [c for c in layer.checks if c.weight == "needs"]
+            text = self._text(named[0]) if named else f"{sum(c.state is not None for c in layer.checks)} checks met"
+        else:
+            text = (self._papers(worst, "speaks") or [self._text(worst)])[0] if worst else ""
+        return LayerView(
+            layer=layer.layer.value,
+            verdict=label(layer.state),
+            text=clean(text),
+            checks=tuple(self._check(check) for check in layer.checks),
+        )
+
+    def _check(self, check: Check) -> CheckView:
+        rule = self.rules[check.id]
+        return CheckView(
+            id=check.id,
+            weight=check.weight,
+            mark=MARKS[check.finding.status],
+            text=clean(self._text(check)),
+            known_by=check.standing.value if check.standing else None,
+            remedy=self._remedy(check),
+            why=clean(rule.why.split("\n\n")[0]),
+            papers=tuple(clean(text) for text in (*self._papers(check, "speaks"), *self._papers(check, "refuted"))),
+            evidence=tuple(clean(self._evidence(self.snapshot.transcript[ref])) for ref in check.refs),
+        )
+
+    def _text(self, check: Check) -> str:
+        return check.finding.text
+
+    def _papers(self, check: Check, role: str) -> list[str]:
+        said = {"speaks": "expected to fail", "refuted": "refuted here"}[role]
+        return [f"{said}: {p.finding.text} [{p.id}]" for p in check.papers if p.role == role]
+
+    def _remedy(self, check: Check) -> str | None:
+        named = [p.finding.remedy for p in check.papers if p.role == "speaks"] + [check.finding.remedy]
+        remedy = next((self.remedies[name] for name in named if name and name in self.remedies), None)
+        return clean(remedy.do) if remedy else None
+
+    def _evidence(self, call: Call) -> str:
+        asked = " ".join((call.verb, *call.args))
+        match call.answer:
+            case Said(text):
+                said = re.sub(r"\s+", " ", text).strip()
+            case Listed(names):
+                said = " ".join(names)
+            case Ran(status=status, stdout=out, stderr=err):
+                said = f"status {status}: {' '.join((out + err).split())}"
+            case Gave(value):
+                said = msgspec.json.encode(value).decode()
+            case Failed(cause=cause, detail=detail):
+                said = f"{cause.value if cause else 'not there'}: {detail}"
+        return f"{asked} → {said}"[:EVIDENCE_LIMIT]

@@ -1,0 +1,102 @@
+"""Proofs that are kept: the last snapshot of a machine, under a key that says what the proofs rest on.
+
+Another driver, kernel, GPU or CRIU makes another key, and proofs under another key are stale: they are not
+given out. Redacted names are stable on one machine, so they can stand in the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from warmspare.control.files import Replacement
+from warmspare.model.facts import Key as ReadingKey
+from warmspare.model.facts import Known, Proof, Reading, Readings
+from warmspare.model.snapshot import SIZE_LIMIT, BadSnapshot, Reader, Snapshot, encode
+from warmspare.probes.criu import CriuProgram
+from warmspare.probes.driver import Driver
+from warmspare.probes.gpus import Gpus
+from warmspare.probes.kernel import Kernel
+
+ROOT_FOLDER: Final = Path("/var/lib/warmspare")
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proof rests on. None: not known, which is a key of its own and matches only itself."""
+
+    kernel: str | None
+    driver: str | None
+    gpus: tuple[str, ...] | None
+    criu: str | None
+    vllm: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the snapshot kept under this key."""
+        return f"snapshot-{hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]}.json"
+
+
+def key(readings: Readings) -> Key:
+    """The key of the machine that was read."""
+    kernel, driver = readings.get(Kernel), readings.get(Driver)
+    gpus, criu = readings.get(Gpus), readings.get(CriuProgram)
+    return Key(
+        kernel=kernel.value.release if isinstance(kernel, Known) else None,
+        driver=driver.value.kernel_version if isinstance(driver, Known) else None,
+        gpus=gpus.value.ids if isinstance(gpus, Known) else None,
+        criu=criu.value.version if isinstance(criu, Known) else None,
+    )
+
+
+def folder() -> Path:
+    """Where state is kept: WARMSPARE_STATE_DIR, root's folder, or the user's own state folder."""
+    if named := os.environ.get("WARMSPARE_STATE_DIR"):
+        return Path(named)
+    if os.geteuid() == 0:
+        return ROOT_FOLDER
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return Path(home if home.startswith("/") else Path.home() / ".local/state", "warmspare")
+
+
+def store(snapshot: Snapshot, reader: Reader, where: Path) -> Path:
+    """Keep `snapshot`, and with it the proofs of the same key that it did not try again.
+
+    Raises:
+        OSError, Unwritable: the folder cannot be made or written, or is not ours alone.
+    """
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = where.lstat()
+    if seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        message = f"{where} can be written by others"
+        raise PermissionError(message)
+    mine = key(snapshot.readings)
+    added = {
+        k: reading
+        for k, reading in kept(snapshot.readings, reader, where).items()
+        if not isinstance(dict(snapshot.readings.items()).get(k), Known)
+    }
+    merged = msgspec.structs.replace(snapshot, readings=snapshot.readings.plus(added))
+    with Replacement(where / mine.file, mode=0o600) as file:
+        file.commit(encode(merged))
+    return where / mine.file
+
+
+def kept(readings: Readings, reader: Reader, where: Path) -> dict[ReadingKey, Reading[Any]]:
+    """The proofs kept for this very machine state; none if it changed, or if what was kept is unreadable."""
+    mine = key(readings)
+    try:
+        with (where / mine.file).open("rb") as file:
+            old = reader.read(file.read(SIZE_LIMIT + 1))
+    except (OSError, BadSnapshot):
+        return {}
+    if key(old.readings) != mine:
+        return {}
+    return {
+        k: msgspec.structs.replace(reading, refs=())
+        for k, reading in old.readings.items()
+        if isinstance(reading, Known) and isinstance(reading.value, Proof)
+    }

@@ -1,0 +1,80 @@
+"""A survey: ask every probe, run the trials asked for, and put it all into one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from warmspare import __version__, catalogue
+from warmspare.host.identity import identities
+from warmspare.host.live import LiveHost
+from warmspare.model.facts import HOST, Absent, Cause, Key, Reading, Readings, fact_name
+from warmspare.model.redact import redact
+from warmspare.model.snapshot import Snapshot
+from warmspare.probes.api import collect
+from warmspare.trials import child
+from warmspare.trials.api import StepEvent, Trial
+from warmspare.trials.run import run
+
+NO_TRIAL = "this version has no trial for it yet"
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """A snapshot, and what trials (these or earlier, killed ones) could not clear away."""
+
+    snapshot: Snapshot
+    left: tuple[str, ...]
+
+
+class Watcher:
+    """Told what goes on; the command line shows it. This one shows nothing."""
+
+    def reading(self) -> None:
+        """The probes are being asked."""
+
+    def trying(self, trial: Trial) -> None:
+        """A trial is about to touch something."""
+
+    def step(self, event: StepEvent) -> None:
+        """A step of the trial begins or has ended."""
+
+
+def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: bool = True) -> Survey:
+    """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason."""
+    watcher.reading()
+    with LiveHost() as host:
+        readings = collect(host, catalogue.probes())
+        transcript = tuple(host.transcript)
+    chosen = {trial.name for trial in trials}
+    left = list(child.sweep_stale()) if chosen else []
+    for trial in catalogue.trials():
+        key = fact_name(trial.proof), HOST
+        if trial.name not in chosen:
+            readings[key] = Absent(cause=Cause.SKIPPED, detail=skipped)
+            continue
+        watcher.trying(trial)
+        ended = run(trial, watcher.step)
+        readings[key] = ended.reading
+        left += ended.left
+    snapshot = Snapshot(
+        made_by=f"warmspare {__version__}",
+        made_at=datetime.now(UTC),
+        redacted=False,
+        readings=Readings({**_awaited(), **readings}),
+        transcript=transcript,
+    )
+    return Survey(redact(snapshot, identities()) if redacted else snapshot, tuple(left))
+
+
+def _awaited() -> dict[Key, Reading[Any]]:
+    """Host-wide proofs that no trial of this version yields, said so."""
+    yielded = {fact_name(p.fact) for p in catalogue.probes()} | {fact_name(t.proof) for t in catalogue.trials()}
+    absent = Absent(cause=Cause.UNASKED, detail=NO_TRIAL)
+    return {
+        (fact_name(fact), HOST): absent
+        for fact in catalogue.facts()
+        if fact_name(fact) not in yielded and fact.KIND.name == HOST
+    }

@@ -1,0 +1,1 @@
+"""Tracks: one recovery technique a file. They weigh facts and never touch the machine."""

@@ -1,0 +1,115 @@
+"""How is the GPU reached here, and do CUDA, pinned and managed memory work?"""
+
+from __future__ import annotations
+
+from warmspare.model.findings import Finding, met, undecided, unmet
+from warmspare.model.tracks import Layer, Track
+from warmspare.probes.platform import Platform, WindowsDriver
+from warmspare.tracks.shared import (
+    broken,
+    driver_is_there,
+    driver_model_is_known,
+    gpu_is_there,
+    memory_is_not_limited,
+    memory_may_be_locked,
+    platform_is_named,
+)
+from warmspare.trials.awaited import CudaCompute, HostSpeed, ManagedMemory, PinnedMemory
+
+COMPUTES = "CUDA initialised, and a kernel's result was right"
+
+
+def cuda_computes(proof: CudaCompute) -> Finding:
+    """The least that everything else stands on: a kernel ran on the GPU, and its result was checked."""
+    return broken(proof) or met(COMPUTES)
+
+
+PINNED = "{budget_mib} MiB could be pinned"
+
+
+def pinned_memory_works(proof: PinnedMemory) -> Finding:
+    """Fast copies between host and GPU need page-locked host memory; without it they take a slower path.
+
+    Source: NVIDIA, CUDA on WSL user guide, section 5 ("availability for applications is limited").
+    """
+    return broken(proof) or met(PINNED, budget_mib=proof.budget_mib)
+
+
+MANAGED = "CPU and GPU used managed memory at the same time"
+NOT_CONCURRENT = "managed memory works, but not from CPU and GPU at the same time"
+
+
+def managed_memory_works(proof: ManagedMemory) -> Finding:
+    """Programs that let the driver move pages between CPU and GPU rely on it."""
+    if failed := broken(proof):
+        return failed
+    return met(MANAGED) if proof.concurrent else unmet(NOT_CONCURRENT)
+
+
+OF_NATIVE = "{of_native:.2f} of the same machine's stored native run"
+NO_NATIVE = "no native run of this machine is stored to compare with"
+
+
+def host_speed_is_known(speed: HostSpeed) -> Finding:
+    """A share of bare metal is honest only against the same machine, booted natively.
+
+    Source: Phoronix compared one machine with itself; its figure does not carry over to another.
+    """
+    if failed := broken(speed):
+        return failed
+    return undecided(NO_NATIVE) if speed.of_native is None else met(OF_NATIVE, of_native=speed.of_native)
+
+
+WSL2_LACKS = "NVIDIA's guide rules it out under WSL2"
+WSL2_LIMITS = "NVIDIA's guide calls it limited under WSL2; 0.5 to 5 GB were seen in the field"
+NO_OBJECTION = "nothing documented speaks against it"
+
+
+def managed_memory_is_documented(platform: Platform) -> Finding:
+    """Paper: concurrent managed memory is documented as missing on Windows, and so under WSL2.
+
+    Source: NVIDIA, CUDA on WSL user guide, section 5.
+    """
+    return unmet(WSL2_LACKS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+
+
+def pinned_memory_is_documented(platform: Platform) -> Finding:
+    """Paper: pinned memory is documented as limited under WSL2; that it works at all is not in doubt.
+
+    Source: NVIDIA, CUDA on WSL user guide, section 5; vllm-project/vllm#41496.
+    """
+    return unmet(WSL2_LIMITS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+
+
+IN_TCC = "a card is in TCC mode on the Windows host: hidden from WSL2, and next to WDDM cards fatal to all"
+
+
+def no_card_is_in_tcc(windows: WindowsDriver) -> Finding:
+    """Paper: cards in TCC mode answer "GPU access blocked by the operating system" inside WSL2.
+
+    Remedy: leave-tcc
+    Source: microsoft/WSL#11865, #12859, #13027.
+    """
+    return unmet(IN_TCC, remedy="leave-tcc") if "TCC" in windows.models else met(NO_OBJECTION)
+
+
+TRACK = Track(
+    needs={
+        Layer.HARDWARE: [gpu_is_there],
+        Layer.DRIVER: [driver_is_there],
+        Layer.PROOF: [cuda_computes],
+    },
+    wants={Layer.PROOF: [pinned_memory_works, managed_memory_works]},
+    notes={
+        Layer.PLATFORM: [platform_is_named],
+        Layer.PRIVILEGES: [memory_is_not_limited, memory_may_be_locked],
+        Layer.DRIVER: [driver_model_is_known],
+        Layer.PROOF: [host_speed_is_known],
+    },
+    expects={
+        cuda_computes: [no_card_is_in_tcc],
+        pinned_memory_works: [pinned_memory_is_documented],
+        managed_memory_works: [managed_memory_is_documented],
+    },
+    gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
+)

@@ -1,0 +1,128 @@
+"""Can one GPU take over another's state over NVLink?"""
+
+from __future__ import annotations
+
+from warmspare.model.facts import Both
+from warmspare.model.findings import Finding, met, unmet
+from warmspare.model.requirements import Each, Some
+from warmspare.model.tracks import Layer, Track
+from warmspare.probes.gpus import Gpus
+from warmspare.probes.platform import Platform
+from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, platform_is_named
+from warmspare.trials.awaited import NcclAllreduce, PeerCopy, Takeover
+
+TWO = "{count} GPUs: {pairs} pairs"
+ONE_ONLY = "only {count} GPU: a peer to take over needs a second one"
+
+
+def two_gpus_are_there(gpus: Gpus) -> Finding:
+    """State is kept on a second GPU of the same host; with one there is no peer.
+
+    Remedy: get-a-second-gpu
+    """
+    if gpus.count < 2:  # noqa: PLR2004 # a pair
+        return unmet(ONE_ONLY, count=gpus.count, remedy="get-a-second-gpu")
+    return met(TWO, count=gpus.count, pairs=gpus.count * (gpus.count - 1) // 2)
+
+
+ARRIVED = "bytes arrived both ways by peer access ({path}, {gb_per_s:.0f} GB/s)"
+STAGED = "bytes arrived only staged through the host: multi-GPU works, taking over at link speed does not"
+
+
+def peer_copy_arrives(copies: Some[Both[PeerCopy]]) -> Finding:
+    """A copy that "succeeds" may be staged through the host, or not arrive at all: the destination checks.
+
+    Remedy: allow-p2p
+    Source: NVIDIA/nccl#2335 (mirror), NVIDIA/open-gpu-kernel-modules#1257 (silent corruption).
+    """
+    for copy in (copies.there, copies.back):
+        if failed := broken(copy):
+            return failed
+        if not copy.peer_access or copy.path == "staged":
+            return unmet(STAGED, remedy="allow-p2p")
+    slowest = min(copies.there.gb_per_s or 0.0, copies.back.gb_per_s or 0.0)
+    return met(ARRIVED, path=copies.there.path, gb_per_s=slowest)
+
+
+TAKEN_OVER = "a whole version was read {takeover_s:.3f} s after the owner was killed"
+
+
+def takeover_is_whole(proof: Takeover) -> Finding:
+    """The point of it all: the owner dies in mid-write, and the peer serves a whole, verified version."""
+    return broken(proof) or met(TAKEN_OVER, takeover_s=proof.takeover_s)
+
+
+BY_NVLINK = "NVLink, {gb_per_s:.0f} GB/s one way"
+BY_OTHER = "the path is {path}, not NVLink"
+
+
+def path_is_nvlink(copies: Some[Both[PeerCopy]]) -> Finding:
+    """NVLink is what makes keeping a second copy cheap; PCIe peer access works, and is slower.
+
+    Remedy: add-nvlink-bridge
+    """
+    slower = min((copies.there, copies.back), key=lambda copy: copy.gb_per_s or 0.0)
+    if broken(slower) or slower.path != "nvlink":
+        return unmet(BY_OTHER, path=slower.path, remedy="add-nvlink-bridge")
+    return met(BY_NVLINK, gb_per_s=slower.gb_per_s)
+
+
+EVERY = "every pair copies"
+
+
+def every_pair_copies(copies: Each[Both[PeerCopy]]) -> Finding:
+    """One bad pair is a peer that must not be chosen: per-port state lies, so each pair is tried."""
+    for copy in (copies.there, copies.back):
+        if failed := broken(copy):
+            return failed
+        if not copy.peer_access or copy.path == "staged":
+            return unmet(STAGED, remedy="allow-p2p")
+    return met(EVERY)
+
+
+RIGHT = "all-reduce right, {busbw:.0f} GB/s busbw"
+
+
+def allreduce_is_right(proof: NcclAllreduce) -> Finding:
+    """An engine spread over GPUs talks through NCCL; its sums are checked, not only its speed."""
+    return broken(proof) or met(RIGHT, busbw=proof.busbw_gb_per_s)
+
+
+WSL2_P2P = "no published run shows peer access inside WSL2 (an unproven negative: a trial may overturn it)"
+WSL2_NVLINK = "no published run shows NVLink inside WSL2, and two owners of working bridges see none there"
+NO_OBJECTION = "nothing documented speaks against it"
+
+
+def peer_access_is_documented(platform: Platform) -> Finding:
+    """Paper: GPU-PV is not known to give one card access to another.
+
+    Source: microsoft/WSL#6587; vllm-project/vllm#5161 (the P2P check hangs there).
+    """
+    return unmet(WSL2_P2P, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+
+
+def nvlink_is_documented(platform: Platform) -> Finding:
+    """Paper: neither vendor mentions NVLink under WSL2; silence alone would prove nothing.
+
+    Source: microsoft/WSL#6587; weicj/vLLM-2080Ti-Definitive#114.
+    """
+    return unmet(WSL2_NVLINK, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+
+
+TRACK = Track(
+    needs={
+        Layer.HARDWARE: [gpu_is_there, two_gpus_are_there],
+        Layer.DRIVER: [driver_is_there],
+        Layer.PROOF: [peer_copy_arrives, takeover_is_whole],
+    },
+    wants={Layer.PROOF: [path_is_nvlink, every_pair_copies, allreduce_is_right]},
+    notes={Layer.PLATFORM: [platform_is_named]},
+    expects={
+        peer_copy_arrives: [peer_access_is_documented],
+        path_is_nvlink: [nvlink_is_documented],
+    },
+    gates={
+        gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF],
+        two_gpus_are_there: [Layer.PROOF],
+    },
+)

@@ -1,0 +1,175 @@
+"""How a trial is written, found and run.
+
+A trial is a function `(steps) -> Proof` marked `@trial(...)`, in a module of this folder. It runs in a
+child of its own; every lever it pulls is a named step, so that a child that hangs or dies is known to
+have hung or died *there*.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import msgspec
+
+from warmspare.model.facts import Cause, Fact, Outcome, Proof, fact_name
+from warmspare.probes.api import marked
+
+A = ParamSpec("A")
+T = TypeVar("T")
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A trial: its function, the proof it yields, its deadline in seconds and what it touches.
+
+    `quick` trials run in a bare `check`; the others when their track is named, or with `--full`.
+    """
+
+    name: str
+    function: Callable[[Steps], Proof]
+    proof: type[Proof]
+    deadline_s: float
+    touches: str
+    quick: bool
+
+
+class NotTried(Exception):
+    """The instrument could not get as far as the first lever: the reading becomes Absent."""
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        """Carry the cause and one line of detail."""
+        super().__init__(detail)
+        self.cause, self.detail = cause, detail
+
+
+class LeverFailed(Exception):
+    """A lever refused, or did something wrong: a known outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Carry the outcome."""
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+
+
+class StepEvent(msgspec.Struct, frozen=True, tag="step", kw_only=True):
+    """A step begins (`took_s` is None) or has ended."""
+
+    name: str
+    lever: bool
+    took_s: float | None = None
+
+
+class ProofEvent(msgspec.Struct, frozen=True, tag="proof", kw_only=True):
+    """The trial's own result, as JSON of its proof."""
+
+    proof: dict[str, Any]
+
+
+class AbsentEvent(msgspec.Struct, frozen=True, tag="absent", kw_only=True):
+    """The instrument failed before any lever was pulled."""
+
+    cause: Cause
+    detail: str
+
+
+class EndEvent(msgspec.Struct, frozen=True, tag="end", kw_only=True):
+    """The child is gone: how it ended, and what could not be cleared away (pids and paths)."""
+
+    how: typing.Literal["exit", "signal", "deadline", "cancelled"]
+    code: int = 0
+    left: tuple[str, ...] = ()
+
+
+Event = StepEvent | ProofEvent | AbsentEvent | EndEvent
+
+
+class Steps:
+    """Given to a trial: names its steps, times them, and holds its scratch folder and token."""
+
+    def __init__(self, tell: Callable[[Event], None], scratch: Path, token: str) -> None:
+        """Report through `tell`; `scratch` is a private folder that is cleared away afterwards."""
+        self._tell = tell
+        self.scratch, self.token = scratch, token
+        self.took_s: dict[str, float] = {}
+        self.current: str | None = None
+        self.lever_pulled = False
+
+    def __call__(self, name: str, lever: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
+        """Pull a lever: from here on a failure is an outcome of the thing under test."""
+        return self._run(name, True, lever, *args, **kwargs)  # noqa: FBT003 # private, named below
+
+    def prepare(self, name: str, action: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
+        """Get ready: a failure here is the instrument's own."""
+        return self._run(name, False, action, *args, **kwargs)  # noqa: FBT003 # private, named below
+
+    def _run(self, name: str, lever: bool, action: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:  # noqa: FBT001
+        self.current = name
+        self.lever_pulled |= lever
+        self._tell(StepEvent(name=name, lever=lever))
+        started = time.monotonic()
+        result = action(*args, **kwargs)
+        self.took_s[name] = round(time.monotonic() - started, 4)
+        self._tell(StepEvent(name=name, lever=lever, took_s=self.took_s[name]))
+        return result
+
+    def refused(self, code: str, detail: str = "") -> NoReturn:
+        """The current step's lever refused."""
+        self._fail("refused", code, detail)
+
+    def wrong(self, detail: str) -> NoReturn:
+        """The current step's lever said it was done, and it was not."""
+        self._fail("wrong", None, detail)
+
+    def broke(self, error: Exception) -> Outcome:
+        """An exception after a lever was pulled: what the lever left behind is part of its outcome."""
+        code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+        return Outcome(kind="died", step=self.current, code=code or type(error).__name__, detail=str(error)[:300])
+
+    def _fail(self, kind: typing.Literal["refused", "wrong"], code: str | None, detail: str) -> NoReturn:
+        raise LeverFailed(Outcome(kind=kind, step=self.current, code=code, detail=detail))
+
+
+def trial(
+    *, deadline: float, touches: str, quick: bool = False
+) -> Callable[[Callable[[Steps], T]], Callable[[Steps], T]]:
+    """Mark a function as a trial: `deadline` in seconds, `touches` as the user is told beforehand."""
+
+    def mark(function: Callable[[Steps], T]) -> Callable[[Steps], T]:
+        function.__dict__["is_trial"] = (deadline, touches, quick)
+        return function
+
+    return mark
+
+
+def discover(package: types.ModuleType) -> tuple[Trial, ...]:
+    """All trials in the modules of `package`; a trial's name is its function's."""
+    return tuple(_trial(function) for function in marked(package, "is_trial"))
+
+
+def _trial(function: Callable[..., Any]) -> Trial:
+    proof = typing.get_type_hints(function)["return"]
+    if not (isinstance(proof, type) and issubclass(proof, Proof)):
+        message = f"trial {function.__name__} returns no proof"
+        raise TypeError(message)
+    deadline_s, touches, quick = function.__dict__["is_trial"]
+    return Trial(function.__name__, function, proof, deadline_s, touches, quick)
+
+
+def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:
+    """Every proof declared in the modules of `package`, also those whose trial is not written yet."""
+    marked(package, "is_trial")  # loads the modules
+    prefix = f"{package.__name__}."
+    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(prefix)]
+    found = {
+        fact_name(thing): thing
+        for module in modules
+        for thing in vars(module).values()
+        if isinstance(thing, type) and issubclass(thing, Proof) and thing.__module__ == module.__name__
+    }
+    return tuple(found[name] for name in sorted(found))

@@ -1,0 +1,209 @@
+"""The keeper: one process that holds a trial's child, and leaves nothing behind whatever happens.
+
+It runs in a session of its own, so that the terminal's Ctrl-C reaches only the tool. It watches three
+things at once: the pipe from the tool (its end means the tool is gone, also by kill -9), the child, and
+the clock. When one of them ends the trial it kills every process the trial started, restored ones
+included (they are its descendants: it is a subreaper), and clears the scratch folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from warmspare import trials
+from warmspare.control import process
+from warmspare.model.facts import Cause
+from warmspare.trials.api import (
+    AbsentEvent,
+    EndEvent,
+    Event,
+    LeverFailed,
+    NotTried,
+    ProofEvent,
+    Steps,
+    Trial,
+    discover,
+)
+
+PREFIX: Final = "warmspare-trial-"
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LOCK_GRACE_S: Final = 5.0
+"""A folder younger than this whose trial still has processes may be one that is not locked yet."""
+
+
+def scratch_roots() -> tuple[Path, ...]:
+    """Where scratch folders may be made, the preferred first: disk, then memory for read-only disks."""
+    return tuple(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/dev/shm", "/run"))))  # noqa: S108 # mkdtemp makes private folders there
+
+
+@contextlib.contextmanager
+def scratch_folder(token: str) -> Iterator[Path]:
+    """A private folder, locked while its keeper lives so that a later run can tell a stale one."""
+    problem: OSError | None = None
+    for root in scratch_roots():
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{token}-", dir=root))
+        except OSError as error:
+            problem = error
+            continue
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+        return
+    raise NotTried(Cause.DENIED, f"no folder can be written for the trial: {problem}")
+
+
+def sweep_stale() -> list[str]:
+    """Clear away what a killed keeper left: its tagged processes, then its folder. Returns what stays."""
+    left = []
+    for root in scratch_roots():
+        with contextlib.suppress(OSError):
+            for folder in root.glob(f"{PREFIX}*"):
+                token = folder.name.removeprefix(PREFIX).partition("-")[0]
+                if _is_stale(folder, token):
+                    left += [f"pid {pid}" for pid in process.end_tagged(token)]
+                    shutil.rmtree(folder, ignore_errors=True)
+                    left += [str(folder)] if folder.exists() else []
+    return left
+
+
+def _is_stale(folder: Path, token: str) -> bool:
+    """Ours, a real folder, and no keeper holds its lock or is just about to."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        seen = os.fstat(lock)
+        young = time.time() - seen.st_mtime < LOCK_GRACE_S and bool(process.tagged(token))
+        if seen.st_uid != os.geteuid() or young:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def keep(name: str, token: str, lifeline: int, reports: int) -> None:
+    """Run the trial called `name` to its end and report every event on `reports`."""
+    trial = next(t for t in discover(trials) if t.name == name)
+    waker, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(woken)
+    for number in (*STOPPING, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    process.become_subreaper()
+    end = EndEvent(how="cancelled")
+    try:
+        with scratch_folder(token) as folder:
+            body, events = _start(trial, folder, token)
+            try:
+                end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
+            finally:
+                left = process.end_descendants()
+        end = msgspec.structs.replace(
+            end, left=(*(f"pid {p}" for p in left), *([str(folder)] if folder.exists() else ()))
+        )
+    except NotTried as absent:
+        _tell(reports, AbsentEvent(cause=absent.cause, detail=absent.detail))
+        end = EndEvent(how="exit")
+    _tell(reports, end)
+
+
+def _start(trial: Trial, folder: Path, token: str) -> tuple[int, int]:
+    events, told = os.pipe()
+    keeper = os.getpid()
+    body = os.fork()
+    if body == 0:
+        process.die_with_parent(keeper)
+        signal.set_wakeup_fd(-1)
+        for number in (*STOPPING, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(events)
+        _body(trial, Steps(lambda event: _tell(told, event), folder, token), told)
+    os.close(told)
+    return body, events
+
+
+def _body(trial: Trial, steps: Steps, told: int) -> None:
+    """The child itself: the trial, and its result as the last event."""
+    try:
+        _tell(told, _result(trial, steps))
+    finally:
+        os._exit(0)
+
+
+def _result(trial: Trial, steps: Steps) -> Event:
+    try:
+        proof = trial.function(steps)
+    except LeverFailed as failed:
+        proof = trial.proof(outcome=failed.outcome)
+    except Exception as error:  # noqa: BLE001 # told under its name, as an outcome once a lever was pulled
+        if not steps.lever_pulled:
+            known = isinstance(error, NotTried)
+            detail = str(error) if known else f"{type(error).__name__}: {error}"[:300]
+            return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
+        proof = trial.proof(outcome=steps.broke(error))
+    return ProofEvent(proof=msgspec.to_builtins(proof))
+
+
+def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadline_s: float) -> EndEvent:
+    lifeline, waker = stops
+    deadline = time.monotonic() + deadline_s
+    status: int | None = None
+    while True:
+        ready = select.select([events, lifeline, waker], [], [], max(0.0, deadline - time.monotonic()))[0]
+        if not ready:
+            return EndEvent(how="deadline")
+        if waker in ready:
+            if set(os.read(waker, 4096)) & set(STOPPING):
+                return EndEvent(how="cancelled")
+            status = _reap(body, status)
+        if lifeline in ready:
+            return EndEvent(how="cancelled")
+        if events in ready:
+            data = os.read(events, 65_536)
+            if not data:
+                break
+            try:
+                _write(reports, data)
+            except BrokenPipeError:
+                return EndEvent(how="cancelled")
+    code = os.waitstatus_to_exitcode(os.waitpid(body, 0)[1] if status is None else status)
+    return EndEvent(how="signal", code=-code) if code < 0 else EndEvent(how="exit", code=code)
+
+
+def _reap(body: int, status: int | None) -> int | None:
+    """Reap orphans, whose pids a restore may want back; keeps the body's status when it is among them."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == body:
+                status = ended[1]
+    return status
+
+
+def _tell(descriptor: int, event: Event) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        _write(descriptor, msgspec.json.encode(event) + b"\n")
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

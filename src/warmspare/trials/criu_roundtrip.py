@@ -1,0 +1,148 @@
+"""Dump a CPU process tree to disk with CRIU, see it gone, restore it, and see it go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from warmspare.control import process
+from warmspare.control.criu import Criu
+from warmspare.model.facts import Cause, Outcome, Proof, Seconds
+from warmspare.trials import canary
+from warmspare.trials.api import NotTried, Steps, trial
+
+BEATS: Final = 3
+"""How many lines a canary must write before it counts as alive."""
+
+WAIT_S: Final = 10.0
+
+
+class CriuRoundtrip(Proof, frozen=True, kw_only=True):
+    """The full cycle of a CPU canary. `beats` are its counter before the dump and after the restore."""
+
+    criu: str | None = None
+    dump_s: Seconds | None = None
+    restore_s: Seconds | None = None
+    image_mib: Seconds | None = None
+    beats: tuple[int, int] | None = None
+
+
+class Beat(msgspec.Struct, frozen=True, array_like=True):
+    """One line of the canary."""
+
+    digest: str
+    beats: int
+    threads: int
+    child: int
+    pid: int
+    child_pid: int
+
+
+@trial(deadline=45, touches="one small process tree of its own and up to 100 MiB of scratch space", quick=True)
+def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
+    """Own process, threads, child, file and socket pair: all must go on where they were."""
+    criu = Criu.found()
+    if criu is None:
+        raise NotTried(Cause.SKIPPED, "no CRIU was found")
+    images = steps.scratch / "images"
+    images.mkdir()
+    diary = steps.scratch / "beats"
+    pid = steps.prepare("start the canary", _start, diary)
+    child_pid = _beats(diary)[-1].child_pid
+
+    dumped = steps("dump", criu.dump, pid, images)
+    if dumped.status:
+        steps.refused(dumped.code, dumped.line)
+    if not _gone(pid, child_pid):
+        steps.wrong("CRIU said the process was dumped, and it still runs")
+    before = _beats(diary)[-1]
+    silent = diary.stat().st_size
+
+    restored = steps("restore", criu.restore, images)
+    if restored.status:
+        steps.refused(restored.code, restored.line)
+    after = steps("see it go on", _went_on, diary, silent)
+    if after is None:
+        steps.wrong("CRIU said the process was restored, and it wrote nothing more")
+    if problem := _difference(before, after):
+        steps.wrong(problem)
+    return CriuRoundtrip(
+        outcome=Outcome(kind="done"),
+        criu=criu.program,
+        dump_s=steps.took_s["dump"],
+        restore_s=steps.took_s["restore"],
+        image_mib=round(sum(f.stat().st_size for f in images.iterdir()) / 2**20, 2),
+        beats=(before.beats, after.beats),
+    )
+
+
+def _start(diary: Path) -> int:
+    """A canary with nothing of ours open: CRIU refuses a process that holds a pipe to the outside."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", canary.__file__, str(diary), str(os.getppid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=diary.parent,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + WAIT_S
+    while len(_beats(diary)) < BEATS:
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise NotTried(Cause.CRASHED, f"the canary did not start (status {child.returncode})")
+        time.sleep(canary.BEAT_S)
+    child.returncode = 0  # reaped by hand after the dump: Popen must not wait for it
+    return child.pid
+
+
+def _gone(pid: int, child_pid: int) -> bool:
+    """Whether the dumped tree ended, waiting for it; reaped too, since a zombie keeps its pid taken.
+
+    We are the root's parent; the child, an orphan by then, is the keeper's to reap.
+    """
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        if not process.started(pid) and not process.started(child_pid):
+            return True
+        time.sleep(canary.BEAT_S)
+    return False
+
+
+def _beats(diary: Path) -> list[Beat]:
+    """The whole lines written so far."""
+    try:
+        lines = diary.read_text(encoding="ascii").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [msgspec.convert(line.split(" "), Beat, strict=False) for line in lines]
+
+
+def _went_on(diary: Path, silent: int) -> Beat | None:
+    deadline = time.monotonic() + WAIT_S
+    had = len(_beats(diary))
+    while time.monotonic() < deadline:
+        if diary.stat().st_size > silent and len(beats := _beats(diary)) >= had + BEATS:
+            return beats[-1]
+        time.sleep(canary.BEAT_S)
+    return None
+
+
+def _difference(before: Beat, after: Beat) -> str | None:
+    """What did not go on, or None: the secret is the same, every counter moved on, the pids are the old."""
+    if after.digest != before.digest:
+        return "the process that writes now is not the one that was dumped: its memory differs"
+    for name in ("beats", "threads", "child"):
+        if getattr(after, name) <= getattr(before, name):
+            return f"the counter of {name} did not go on"
+    if (after.pid, after.child_pid) != (before.pid, before.child_pid):
+        return "the process came back under another pid"
+    return None

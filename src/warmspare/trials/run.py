@@ -1,0 +1,137 @@
+"""Run a trial from the tool's side: start its keeper, follow its steps, turn what happened into a reading."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import warmspare
+from warmspare.control import process
+from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing
+from warmspare.trials.api import AbsentEvent, EndEvent, Event, ProofEvent, StepEvent, Trial
+
+_START: Final = (
+    "import sys; sys.path.insert(0, sys.argv[5]); from warmspare.trials import child;"
+    " child.keep(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+)
+GRACE_S: Final = 5.0
+"""What a keeper may take beyond the trial's deadline and the time that killing takes."""
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A trial's reading, and what could not be cleared away after it."""
+
+    reading: Reading[Proof]
+    left: tuple[str, ...]
+
+
+def run(trial: Trial, progress: Callable[[StepEvent], None]) -> Run:
+    """Run one trial to its end; an exception here (Ctrl-C) cancels it and waits until all is cleared away."""
+    token = secrets.token_hex(8)
+    with _keeper(trial, token) as (keeper, reports):
+        story = _Story(trial)
+        for event in _events(reports, time.monotonic() + trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
+            story.add(event)
+            if isinstance(event, StepEvent):
+                progress(event)
+    left = story.end.left if story.end else tuple(f"pid {pid}" for pid in process.end_tagged(token))
+    return Run(story.reading(), left if keeper.returncode is not None else (*left, f"pid {keeper.pid}"))
+
+
+@contextlib.contextmanager
+def _keeper(trial: Trial, token: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    held, lifeline = os.pipe()
+    reports, told = os.pipe()
+    root = str(Path(warmspare.__file__).parent.parent)
+    command = [sys.executable, "-P", "-c", _START, trial.name, token, str(held), str(told), root]
+    keeper = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(held, told),
+        start_new_session=True,
+        env={**os.environ, process.TAG: token},
+    )
+    os.close(held)
+    os.close(told)
+    try:
+        yield keeper, reports
+    finally:
+        os.close(lifeline)
+        try:
+            keeper.wait(process.KILL_GRACE_S + GRACE_S)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                keeper.wait(1)
+        os.close(reports)
+
+
+def _events(reports: int, deadline: float) -> Iterator[Event]:
+    decoder, rest = msgspec.json.Decoder(Event), b""
+    while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        data = os.read(reports, 65_536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield from map(decoder.decode, lines)
+
+
+class _Story:
+    """What a trial told, in order."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.step: StepEvent | None = None
+        self.result: Proof | Absent | None = None
+        self.end: EndEvent | None = None
+
+    def add(self, event: Event) -> None:
+        match event:
+            case StepEvent(lever=lever):
+                # Once a lever was pulled, what happens between two steps is still its consequence.
+                if lever or self.step is None:
+                    self.step = event
+            case ProofEvent(proof=proof):
+                self.result = msgspec.convert(proof, self.trial.proof)
+            case AbsentEvent(cause=cause, detail=detail):
+                self.result = Absent(cause=cause, detail=detail)
+            case EndEvent():
+                self.end = event
+
+    def reading(self) -> Reading[Proof]:
+        """The reading: a lever that hung or killed the child is an outcome; before any lever, an absence."""
+        if isinstance(self.result, Proof):
+            return self._known(self.result)
+        step = self.step.name if self.step else "the start"
+        lever = bool(self.step and self.step.lever)
+        if isinstance(self.result, Absent):
+            return self.result
+        match self.end:
+            case None:
+                return Absent(cause=Cause.CRASHED, detail=f"the keeper of the trial died at {step}")
+            case EndEvent(how="cancelled"):
+                return Absent(cause=Cause.SKIPPED, detail=f"cancelled at {step}")
+            case EndEvent(how="deadline"):
+                outcome = Outcome(kind="hung", step=step, detail=f"no end within {self.trial.deadline_s:g} s")
+                cause = Cause.TIMEOUT
+            case EndEvent(how=how, code=code):
+                outcome = Outcome(kind="died", step=step, code=f"{how} {code}")
+                cause = Cause.CRASHED
+        if lever:
+            return self._known(self.trial.proof(outcome=outcome))
+        return Absent(cause=cause, detail=f"{outcome.kind} at {step}, before any lever was pulled")
+
+    def _known(self, proof: Proof) -> Known[Proof]:
+        return Known(value=proof, standing=Standing.TRIED, at=datetime.now(UTC))
