@@ -6,8 +6,11 @@ given out. Redacted names are stable on one machine, so they can stand in the ke
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ from warmspare.probes.driver import Driver
 from warmspare.probes.gpus import Gpus
 from warmspare.probes.kernel import Kernel
 
+SECRET_BYTES: Final = 32
 ROOT_FOLDER: Final = Path("/var/lib/warmspare")
 
 
@@ -62,17 +66,41 @@ def folder() -> Path:
     return Path(home if home.startswith("/") else Path.home() / ".local/state", "warmspare")
 
 
+def secret(where: Path) -> bytes | None:
+    """This installation's own secret, made at its first use; None where nothing can be kept."""
+    path = where / "secret"
+    try:
+        _own(where)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(SECRET_BYTES))
+        found = path.read_bytes()
+    except OSError:
+        return None
+    return found if len(found) == SECRET_BYTES else None
+
+
+def _own(where: Path) -> None:
+    """Make the folder, or refuse one that others can write: as root, what is read there is trusted.
+
+    Raises:
+        OSError: it cannot be made, or is not ours alone.
+    """
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = where.lstat()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        message = f"{where} is not a folder of ours alone"
+        raise PermissionError(message)
+
+
 def store(snapshot: Snapshot, reader: Reader, where: Path) -> Path:
     """Keep `snapshot`, and with it the proofs of the same key that it did not try again.
 
     Raises:
         OSError, Unwritable: the folder cannot be made or written, or is not ours alone.
     """
-    where.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seen = where.lstat()
-    if seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-        message = f"{where} can be written by others"
-        raise PermissionError(message)
+    _own(where)
     mine = key(snapshot.readings)
     added = {
         k: reading

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from warmspare import __version__, catalogue
+from warmspare import __version__, catalogue, state
 from warmspare.host.identity import identities
 from warmspare.host.live import LiveHost
 from warmspare.model.facts import HOST, Absent, Cause, Key, Reading, Readings, fact_name
@@ -66,7 +66,7 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
         readings=Readings({**_awaited(), **readings}),
         transcript=transcript,
     )
-    return Survey(redact(snapshot, identities()) if redacted else snapshot, tuple(left))
+    return Survey(redact(snapshot, identities(state.secret(state.folder()))) if redacted else snapshot, tuple(left))
 
 
 def _awaited() -> dict[Key, Reading[Any]]:

@@ -16,8 +16,12 @@ FIRST_PERSON: Final = 1000
 GENERIC: Final = frozenset({"localhost", "localhost.localdomain", "vm", "root"})
 
 
-def identities() -> Identities:
-    """The names to redact, and the machine's secret that keys their pseudonyms."""
+def identities(secret: bytes | None) -> Identities:
+    """The names to redact, and a secret of the machine that keys their pseudonyms.
+
+    `secret` stands in for a machine id where there is none (containers, small VMs); without either,
+    pseudonyms hold for this run only.
+    """
     node = os.uname().nodename
     hosts = {node, node.partition(".")[0]} - GENERIC
     users = {os.environ.get(name, "") for name in ("SUDO_USER", "USER", "LOGNAME")}
@@ -25,17 +29,17 @@ def identities() -> Identities:
     return Identities(
         hosts=tuple(sorted(filter(None, hosts))),
         users=tuple(sorted(name for name in users if name and _is_person(name))),
-        key=_key(),
+        key=_machine_id() or secret or secrets.token_bytes(32),
     )
 
 
-def _key() -> bytes:
-    """The machine id is a secret of the machine; without one pseudonyms hold for this run only."""
+def _machine_id() -> bytes | None:
+    """A digest of the machine id, which is itself a secret. Source: machine-id(5)."""
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip()
     except OSError:
-        machine = ""
-    return hashlib.sha256(f"warmspare:{machine}".encode()).digest() if machine else secrets.token_bytes(32)
+        return None
+    return hashlib.sha256(f"warmspare:{machine}".encode()).digest() if machine else None
 
 
 def _name_of(uid: int) -> str:

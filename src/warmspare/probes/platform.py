@@ -137,7 +137,7 @@ def _hypervisor(host: Host) -> tuple[str | None, tuple[str, ...]]:
             _text(host, f"/sys/class/dmi/id/{name}").strip() for name in ("sys_vendor", "product_name")
         ),
         "/sys/hypervisor/type": _text(host, "/sys/hypervisor/type"),
-        "/sys/firmware/acpi/tables/FACP": _text(host, "/sys/firmware/acpi/tables/FACP"),
+        "ACPI's OEM id": str(host.experiment("acpi_oem")["oem"] or ""),
         RELEASE: "Firecracker" if "-fc-" in _text(host, RELEASE) else "",
     }
     for name, words in VENDORS:

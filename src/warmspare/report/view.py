@@ -22,6 +22,7 @@ from warmspare.probes.platform import Container, Platform
 from warmspare.tracks.api import Remedy
 
 EVIDENCE_LIMIT: Final = 160
+BYTE: Final = 0xFF
 MARKS: Final = {
     Status.MET: "met",
     Status.UNMET: "unmet",
@@ -91,7 +92,10 @@ def clean(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    return " " if character in "\n\t\r\u00a0" else character.encode("ascii", "backslashreplace").decode()
+    if character in "\n\t\r\u00a0":
+        return " "
+    number = ord(character)
+    return f"\\x{number:02x}" if number <= BYTE else f"\\u{number:04x}"
 
 
 def label(state: State | None) -> str:

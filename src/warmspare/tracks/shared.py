@@ -46,7 +46,7 @@ def broken(proof: Proof) -> Finding | None:
     )
 
 
-ONE_GPU = "{count} NVIDIA GPUs ({sources})"
+GPUS = "NVIDIA GPUs: {count} ({sources})"
 NO_GPU = "no NVIDIA GPU was found ({sources})"
 
 
@@ -59,7 +59,7 @@ def gpu_is_there(gpus: Gpus) -> Finding:
     sources = tuple(f"{source}: {count}" for source, count in sorted(gpus.seen.items()))
     if gpus.count == 0:
         return unmet(NO_GPU, sources=sources, remedy="get-a-gpu")
-    return met(ONE_GPU, count=gpus.count, sources=sources)
+    return met(GPUS, count=gpus.count, sources=sources)
 
 
 DRIVER = "driver {version}{module}"
