@@ -19,7 +19,10 @@ def judge(
     *,
     verbose: bool,
 ) -> int:
-    """Judge snapshot FILEs (- reads standard input). The same file gives the same bytes everywhere."""
+    """Judge snapshot FILEs (- reads standard input). The same file gives the same bytes everywhere.
+
+    Of several FILEs only the headlines are shown; -v shows all of each.
+    """
     from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
     from warmspare.cli.options import _check_tracks  # noqa: PLC0415
     from warmspare.cli.output import say, sinks  # noqa: PLC0415
@@ -35,5 +38,6 @@ def judge(
         for name, snapshot in snapshots:
             if len(files) > 1:
                 say(f"== {name}\n")
-            worst = session.worse(worst, session.report(snapshot, tracks, targets, verbose=verbose))
+            code = session.report(snapshot, tracks, targets, verbose=verbose, brief=len(files) > 1 and not verbose)
+            worst = session.worse(worst, code)
     return worst

@@ -60,12 +60,12 @@ def _chosen(asked: tuple[str, ...], extent: str | None) -> tuple[Trial, ...]:
     return tuple(t for t in known if t.name in wanted and (t.quick or not quick_only))
 
 
-def report(snapshot: Snapshot, asked: tuple[str, ...], targets: Sinks, *, verbose: bool) -> int:
+def report(snapshot: Snapshot, asked: tuple[str, ...], targets: Sinks, *, verbose: bool, brief: bool = False) -> int:
     """Judge `snapshot`, print and write it in every format asked for; returns the exit code."""
     judgement = judge(snapshot.readings, {name: tracks()[name] for name in asked or tracks()})
     seen = view(snapshot, judgement, catalogue.rules(tracks()), catalogue.remedies())
     if not targets.standard:
-        say(terminal.render(seen, width=width(), colour=colour(), verbose=verbose))
+        say(terminal.render(seen, width=width(), colour=colour(), verbose=verbose, brief=brief))
     if "json" in targets:
         targets.write("json", json.render(seen, judgement))
     if "md" in targets:

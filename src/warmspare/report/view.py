@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -88,7 +87,7 @@ def view(snapshot: Snapshot, judgement: Judgement, rules: Mapping[str, Rule], re
 
 def clean(text: str) -> str:
     """Text that cannot steer a terminal: control, formatting and bidirectional characters are shown as escapes."""
-    return "".join(c if c == " " or unicodedata.category(c)[0] not in "CZ" else _escape(c) for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def _escape(character: str) -> str:
@@ -126,6 +125,7 @@ def _title(snapshot: Snapshot) -> str:
 class _Maker:
     def __init__(self, snapshot: Snapshot, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy]) -> None:
         self.snapshot, self.rules, self.remedies = snapshot, rules, remedies
+        self._seen: dict[int, str] = {}
 
     def track(self, track: TrackJudgement) -> TrackView:
         decisive = track.decisive
@@ -179,7 +179,7 @@ class _Maker:
             remedy=self._remedy(check),
             why=clean(rule.why.split("\n\n")[0]),
             papers=tuple(clean(text) for text in (*self._papers(check, "speaks"), *self._papers(check, "refuted"))),
-            evidence=tuple(clean(self._evidence(self.snapshot.transcript[ref])) for ref in check.refs),
+            evidence=tuple(self._evidence(ref) for ref in check.refs),
         )
 
     def _text(self, check: Check) -> str:
@@ -194,17 +194,23 @@ class _Maker:
         remedy = next((self.remedies[name] for name in named if name and name in self.remedies), None)
         return clean(remedy.do) if remedy else None
 
-    def _evidence(self, call: Call) -> str:
-        asked = " ".join((call.verb, *call.args))
-        match call.answer:
-            case Said(text):
-                said = re.sub(r"\s+", " ", text).strip()
-            case Listed(names):
-                said = " ".join(names)
-            case Ran(status=status, stdout=out, stderr=err):
-                said = f"status {status}: {' '.join((out + err).split())}"
-            case Gave(value):
-                said = msgspec.json.encode(value).decode()
-            case Failed(cause=cause, detail=detail):
-                said = f"{cause.value if cause else 'not there'}: {detail}"
-        return f"{asked} → {said}"[:EVIDENCE_LIMIT]
+    def _evidence(self, ref: int) -> str:
+        if ref not in self._seen:
+            self._seen[ref] = clean(_told(self.snapshot.transcript[ref]))
+        return self._seen[ref]
+
+
+def _told(call: Call) -> str:
+    asked = " ".join((call.verb, *call.args))
+    match call.answer:
+        case Said(text):
+            said = re.sub(r"\s+", " ", text).strip()
+        case Listed(names):
+            said = " ".join(names)
+        case Ran(status=status, stdout=out, stderr=err):
+            said = f"status {status}: {' '.join((out + err).split())}"
+        case Gave(value):
+            said = msgspec.json.encode(value).decode()
+        case Failed(cause=cause, detail=detail):
+            said = f"{cause.value if cause else 'not there'}: {detail}"
+    return f"{asked} → {said}"[:EVIDENCE_LIMIT]
