@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from warmspare.model.facts import HOST, Absent, Both, Cause, Fact, Kind, Known, Reading, Readings, Standing, fact_name
+from warmspare.model.facts import HOST, Absent, Both, Cause, Fact, Kind, Known, Proof, Reading, Readings, Standing, fact_name
 from warmspare.model.findings import Finding, Status, not_applicable, undecided
 from warmspare.model.requirements import Dependency, Mode, Rule
 from warmspare.model.tracks import Layer, Track, Weighed
@@ -23,6 +23,7 @@ from warmspare.model.verdicts import (
 )
 
 MISSING = "not known: {facts} ({detail})"
+NOT_TRIED = "not tried: {detail}"
 RAISED = "the requirement itself failed: {error}"
 NO_FINDING = "the requirement gave no finding but {kind}"
 HELD_ON_ABSENT = "said {status} although {facts} is absent: not believed"
@@ -231,6 +232,8 @@ def _missing(absent: list[tuple[type[Fact], Absent]]) -> Finding:
     first = absent[0][1]
     names = tuple(fact_name(fact) for fact, _ in absent)
     detail = f"{first.cause.value}: {first.detail}" if first.detail else first.cause.value
+    if issubclass(absent[0][0], Proof) and first.cause in (Cause.UNASKED, Cause.SKIPPED):
+        return undecided(NOT_TRIED, detail=first.detail or first.cause.value, cause=first.cause)
     return undecided(MISSING, facts=names, detail=detail, cause=first.cause)
 
 

@@ -62,8 +62,9 @@ def folder() -> Path:
         return Path(named)
     if os.geteuid() == 0:
         return ROOT_FOLDER
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return Path(home if home.startswith("/") else Path.home() / ".local/state", "warmspare")
+    named = os.environ.get("XDG_STATE_HOME", "")
+    home = os.path.expanduser("~")  # noqa: PTH111 # Path.home() raises for a user id without a name
+    return Path("/", home if home.startswith("/") else "", ".local/state", named, "warmspare")
 
 
 def secret(where: Path) -> bytes | None:

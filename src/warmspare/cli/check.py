@@ -29,6 +29,7 @@ def check(  # noqa: PLR0913 # one parameter an option
 
     with sinks(json=json_path, md=md_path) as targets:
         survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=verbose)
-        code = session.report(survey.snapshot, tracks, targets, verbose=verbose)
-        session.keep(survey)
-    return code
+        try:
+            return session.report(survey.snapshot, tracks, targets, verbose=verbose)
+        finally:  # a report that cannot be written loses no proof, and hides nothing that was left behind
+            session.keep(survey)

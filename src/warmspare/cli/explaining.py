@@ -7,9 +7,8 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 
-import click
-
 from warmspare import catalogue
+from warmspare.cli.errors import Refused
 from warmspare.model.requirements import Rule
 from warmspare.model.tracks import Weighed
 from warmspare.tracks.api import Claim, Remedy
@@ -32,7 +31,7 @@ class Explainer:
         """The text about one id.
 
         Raises:
-            click.UsageError: there is no such id; the nearest ones are named.
+            Refused: there is no such id; the nearest ones are named.
         """
         found = [
             lines
@@ -50,7 +49,7 @@ class Explainer:
             every = [*self.rules, *self.tracks, *self.trials, *self.remedies, *self.claims]
             near = difflib.get_close_matches(name, every, n=3) or ["run warmspare explain for the list"]
             message = f"nothing is called {ascii(name)[:60]}; near it: {', '.join(near)}"
-            raise click.UsageError(message)
+            raise Refused(message)
         return "\n\n".join("\n".join(lines) for lines in found) + "\n"
 
     def everything(self) -> str:

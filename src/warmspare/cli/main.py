@@ -15,11 +15,10 @@ import click
 
 from warmspare import __version__
 from warmspare.cli.check import check
+from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
 from warmspare.cli.judge import judge
 from warmspare.cli.snapshot import snapshot
-
-USAGE = 2
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,9 +48,29 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for SIGHUP to be ignored
             signal.signal(number, _stop)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a terminal may not speak UTF-8
+    _have_streams()
     sys.exit(_run())
+
+
+def _have_streams() -> None:
+    """Three open streams, whatever we were started with.
+
+    A closed one would be lent to the next file that is opened. Files and pipes get UTF-8 in every locale, so
+    that a report is the same bytes everywhere; a terminal that does not speak it gets escapes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin, sys.stdout, sys.stderr = (
+        sys.stdin or open(0, encoding="utf-8"),  # noqa: SIM115 # open for as long as we run
+        sys.stdout or open(1, "w", encoding="utf-8"),  # noqa: SIM115
+        sys.stderr or open(2, "w", encoding="utf-8"),  # noqa: SIM115
+    )
+    for stream in (sys.stdout, sys.stderr):
+        encoding = None if stream.isatty() else "utf-8"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
@@ -60,9 +79,10 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
 def _run() -> int:
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            tell(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stopped:
         # click turns a KeyboardInterrupt into its own Abort and keeps it as the cause.
@@ -73,5 +93,11 @@ def _run() -> int:
         return 128 + number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return USAGE
+    except OSError as error:  # no process or file can be opened any more, or /dev/null is missing
+        with contextlib.suppress(OSError):
+            tell(Refused(f"this machine refused: {error.strerror or error} {error.filename or ''}".strip()))
+        return USAGE
+    if not sys.argv[1:]:
         return USAGE
     return code if isinstance(code, int) else 0

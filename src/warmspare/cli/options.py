@@ -13,8 +13,12 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 def _set_criu(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     """Every child of ours finds CRIU by this variable, the trial's own too."""
-    if value:
-        os.environ["WARMSPARE_CRIU"] = os.path.abspath(value)  # noqa: PTH100 # not resolved: a wrapper may look at its name
+    if value is None:
+        return
+    if not (os.path.isfile(value) and os.access(value, os.X_OK)):  # noqa: PTH113 # nor does Path add anything here
+        message = f"{value} is not a program that can be run"
+        raise click.BadParameter(message)
+    os.environ["WARMSPARE_CRIU"] = os.path.abspath(value)  # noqa: PTH100 # not resolved: a wrapper may look at its name
 
 
 def _check_tracks(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import click
 
+from warmspare.cli.errors import Refused
 from warmspare.control.files import Replacement, Unwritable
+from warmspare.report.view import clean
 
 STANDARD = "-"
+READER_LEFT = frozenset({errno.EPIPE, errno.EIO, errno.EBADF})
 
 
 class Sinks:
@@ -23,25 +27,28 @@ class Sinks:
         """Open `paths`, by format.
 
         Raises:
-            click.UsageError: a path cannot be written, or two want standard output.
+            Refused: a path cannot be written, or two reports want the same one.
         """
         wanted = {name: path for name, path in paths.items() if path is not None}
         self.standard = [name for name, path in wanted.items() if path == STANDARD]
         if len(self.standard) > 1:
-            message = "only one report can go to standard output"
-            raise click.UsageError(message)
+            message = "only one report can go to standard output; name a file for the other"
+            raise Refused(message)
+        if len({os.path.realpath(path) for path in wanted.values()}) < len(wanted):
+            message = "two reports cannot go to one file; name another for one of them"
+            raise Refused(message)
         try:
             self._files = {
                 name: stack.enter_context(Replacement(Path(path))) for name, path in wanted.items() if path != STANDARD
             }
         except Unwritable as error:
-            raise click.UsageError(str(error)) from None
+            raise Refused(str(error)) from None
 
     def write(self, name: str, text: str) -> None:
         """Write one format to where it was asked for.
 
         Raises:
-            click.UsageError: the disk is full, say; an older file is still whole.
+            Refused: the disk is full, say; an older file is still whole.
         """
         if name in self.standard:
             say(text)
@@ -49,7 +56,7 @@ class Sinks:
             try:
                 self._files[name].commit(text.encode())
             except Unwritable as error:
-                raise click.UsageError(str(error)) from None
+                raise Refused(str(error)) from None
 
     def __contains__(self, name: str) -> bool:
         """Whether a format was asked for."""
@@ -64,18 +71,25 @@ def sinks(**paths: str | None) -> Iterator[Sinks]:
 
 
 def say(text: str) -> None:
-    """Print to standard output; a reader that has left (`| head`) stops nothing."""
+    """Print to standard output; a reader that has left (`| head`, a closed terminal) stops nothing.
+
+    Raises:
+        Refused: nothing can be written there for another reason (a full disk).
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno not in READER_LEFT:
+            message = f"cannot write standard output: {error.strerror}"
+            raise Refused(message) from None
 
 
 def remark(text: str) -> None:
     """Print one line to standard error, if anybody can read it."""
     with contextlib.suppress(OSError):
-        click.echo(f"warmspare: {text}", err=True)
+        click.echo(f"warmspare: {clean(text)}", err=True)
 
 
 def width() -> int:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import textwrap
 from typing import TextIO
 
 from warmspare.survey import Watcher
 from warmspare.trials.api import StepEvent, Trial
 
+WIDEST, NARROWEST, PLAIN = 100, 20, 80
+
 
 class Progress(Watcher):
     """Shows each stage; what a trial touches is always said before it is touched."""
 
-    def __init__(self, stream: TextIO = sys.stderr, *, verbose: bool = False) -> None:
-        """Write to `stream`; `verbose` also names every step where there is no terminal."""
-        self._stream, self._verbose = stream, verbose
-        self._live = stream.isatty()
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        """Write to `stream` (standard error); `verbose` also names every step where there is no terminal."""
+        self._stream, self._verbose = stream or sys.stderr, verbose
+        terminal = self._stream.isatty()
+        self._live = terminal and os.environ.get("TERM") != "dumb"
+        self._width = min(_columns(self._stream), WIDEST) if terminal else None
 
     def reading(self) -> None:
         """The probes are being asked."""
@@ -41,16 +47,25 @@ class Progress(Watcher):
 
     def _show(self, text: str) -> None:
         if self._live:
-            self._write(f"\r\x1b[2K{text[:79]}")
+            self._write(f"\r\x1b[2K{text[: (self._width or WIDEST) - 1]}")
 
     def _clear(self) -> None:
         if self._live:
             self._write("\r\x1b[2K")
 
     def _line(self, text: str) -> None:
-        self._write(f"{text}\n")
+        self._write(f"{textwrap.fill(text, self._width, subsequent_indent='  ') if self._width else text}\n")
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads: the work goes on
             self._stream.write(text)
             self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """Columns of a terminal; some say 0, others too few to write in."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        columns = 0
+    return max(columns, NARROWEST) if columns else PLAIN

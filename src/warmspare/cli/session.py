@@ -8,17 +8,16 @@ import stat
 import sys
 from pathlib import Path
 
-import click
-
 from warmspare import catalogue, state
 from warmspare import survey as surveys
+from warmspare.cli.errors import Refused
 from warmspare.cli.output import STANDARD, Sinks, colour, remark, say, width
 from warmspare.cli.progress import Progress
 from warmspare.control.files import Unwritable
 from warmspare.judge import judge
 from warmspare.model.snapshot import SIZE_LIMIT, BadSnapshot, Reader, Snapshot
 from warmspare.report import json, markdown, terminal
-from warmspare.report.view import clean, view
+from warmspare.report.view import view
 from warmspare.survey import Survey
 from warmspare.trials.api import Trial
 
@@ -41,7 +40,7 @@ def survey(asked: tuple[str, ...], extent: str | None, *, no_trials: bool, redac
     """Survey this machine with the trials that `asked` and the options call for."""
     if sys.platform != "linux":
         message = "warmspare looks at Linux hosts; on Windows run it inside WSL2, or judge a snapshot"
-        raise click.UsageError(message)
+        raise Refused(message)
     chosen = () if no_trials else _chosen(asked, extent)
     skipped = "--no-trials" if no_trials else "not among the trials asked for; name its track, or use --full"
     progress = Progress(verbose=verbose)
@@ -79,21 +78,25 @@ def keep(survey: Survey) -> None:
         remark(f"could not be cleared away and was left: {thing}")
     try:
         state.store(survey.snapshot, reader(), state.folder())
-    except (OSError, Unwritable) as error:
+    except Unwritable as error:
         remark(f"the proofs were not kept: {error}")
+    except OSError as error:
+        remark(f"the proofs were not kept: {error.strerror or error}: {error.filename or state.folder()}")
 
 
 def load(name: str) -> Snapshot:
     """Read a snapshot file.
 
     Raises:
-        click.UsageError: it cannot be read, or is no snapshot; one line says why.
+        Refused: it cannot be read, or is no snapshot; one line says why.
     """
     try:
         return reader().read(_bytes(name))
     except (OSError, BadSnapshot) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise click.UsageError(clean(f"{name}: {reason}")) from None
+        said = str(reason).encode("ascii", "backslashreplace").decode()
+        message = f"{name}: {said}; name a file that `warmspare snapshot -o FILE` wrote"
+        raise Refused(message) from None
 
 
 def _bytes(name: str) -> bytes:

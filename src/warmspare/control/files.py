@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import tempfile
@@ -22,24 +21,21 @@ class Replacement:
     would be harm.
     """
 
-    def __init__(self, target: Path, mode: int = 0o644) -> None:
-        """Open the temporary file next to `target`.
+    def __init__(self, target: Path, mode: int | None = None) -> None:
+        """Open the temporary file next to `target`; without `mode` it gets the old file's, or a new file's own.
 
         Raises:
-            Unwritable: the folder is missing or cannot be written, or the target is no regular file.
+            Unwritable: the folder is missing or cannot be written, or the target is no regular file of ours.
         """
         self.target = target
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if not stat.S_ISREG(os.lstat(target).st_mode):
-                message = f"{target} is there and is not a regular file"
-                raise Unwritable(message)
         try:
+            old = _mode_of(target)
             self._descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
         except OSError as error:
             message = f"cannot write {target}: {error.strerror}"
             raise Unwritable(message) from None
         self._temporary: Path | None = Path(name)
-        os.fchmod(self._descriptor, mode)
+        os.fchmod(self._descriptor, next(m for m in (mode, old, 0o666 & ~_umask()) if m is not None))
 
     def commit(self, data: bytes) -> None:
         """Write everything and put it in place.
@@ -73,3 +69,29 @@ class Replacement:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
             self._temporary = None
+
+
+def _mode_of(target: Path) -> int | None:
+    """The permissions of a file that may be replaced; None if there is none yet.
+
+    Raises:
+        Unwritable: it is a device, a folder, a pipe or a link.
+        OSError: it cannot be written.
+    """
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        message = f"{target} is there and is not a regular file"
+        raise Unwritable(message)
+    # Only to ask: a read-only or immutable file, or another's in /tmp, is refused now and not after the work.
+    os.close(os.open(target, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    return stat.S_IMODE(mode)
+
+
+def _umask() -> int:
+    """The file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

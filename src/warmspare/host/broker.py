@@ -42,7 +42,10 @@ class Closed(Exception):
 
 def send(descriptor: int, message: Any) -> None:  # noqa: ANN401 # any msgspec value
     """Write one length-prefixed message."""
-    data = msgspec.json.encode(message)
+    _put(descriptor, msgspec.json.encode(message))
+
+
+def _put(descriptor: int, data: bytes) -> None:
     view = memoryview(_LENGTH.pack(len(data)) + data)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -100,22 +103,34 @@ class Worker:
         try:
             send(self.ask, question)
         except BrokenPipeError:
-            return self._died(question)
+            return self._died(question, deadline)
         ready = select.select([self.answers, lifeline], [], [], question.deadline_s)[0]
         if lifeline in ready:  # nothing is sent while we owe an answer: this is the end of the pipe
             raise Closed
         try:
             data = receive(self.answers, deadline)
         except Closed:
-            return self._died(question)
+            return self._died(question, deadline)
         if data is None:
-            left = self.end()
-            stuck = f"; pid {left[0]} did not die of SIGKILL and was left" if left else ""
-            detail = f"no answer within {question.deadline_s:g} s; killed{stuck}"
-            return Failed(cause=Cause.TIMEOUT, detail=detail)
-        return ANSWERS.decode(data)
+            return self._hung(question)
+        try:
+            return ANSWERS.decode(data)
+        except msgspec.DecodeError as error:
+            return Failed(cause=Cause.INVALID, detail=f"the answer to {question.verb} was none: {error}"[:300])
 
-    def _died(self, question: Question) -> Failed:
+    def _hung(self, question: Question) -> Failed:
+        left = self.end()
+        stuck = f"; pid {left[0]} did not die of SIGKILL and was left" if left else ""
+        return Failed(cause=Cause.TIMEOUT, detail=f"no answer within {question.deadline_s:g} s; killed{stuck}")
+
+    def _died(self, question: Question, deadline: float) -> Failed:
+        """How it ended; a foreign library may also have closed our pipe and gone on."""
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            if not process.exited(descriptor, max(0.0, deadline - time.monotonic())):
+                return self._hung(question)
+        finally:
+            os.close(descriptor)
         status = os.waitpid(self.pid, 0)[1]
         code = os.waitstatus_to_exitcode(status)
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -138,10 +153,11 @@ def _work(asked: int, answered: int) -> None:
         while data := receive(asked):
             question = msgspec.json.decode(data, type=Question)
             try:
-                answer = verbs.do(question.verb, question.args)
+                answer = msgspec.json.encode(verbs.do(question.verb, question.args))
             except Exception as error:  # noqa: BLE001 # an instrument's bug is an answer with its name
-                answer = Failed(cause=Cause.CRASHED, detail=f"{type(error).__name__}: {error}"[:300])
-            send(answered, answer)
+                detail = ascii(f"{type(error).__name__}: {error}"[:300])[1:-1]
+                answer = msgspec.json.encode(Failed(cause=Cause.CRASHED, detail=detail))
+            _put(answered, answer)
     except (Closed, BrokenPipeError):
         pass
     finally:

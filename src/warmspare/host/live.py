@@ -42,6 +42,8 @@ class LiveHost(Host):
         self._broker = subprocess.Popen(
             [sys.executable, "-P", "-c", _START, str(asked), str(answered), root],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # what a foreign library prints must not stand in a report
+            stderr=subprocess.DEVNULL,
             pass_fds=(asked, answered),
             start_new_session=True,
         )

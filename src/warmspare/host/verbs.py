@@ -8,10 +8,14 @@ import functools
 import gzip
 import os
 import re
+import select
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from warmspare.control import process
 from warmspare.host import experiments
@@ -19,6 +23,8 @@ from warmspare.model.facts import TEXT_LIMIT, Cause
 from warmspare.model.transcript import Answer, Failed, Gave, Listed, Ran, Said, Verb
 
 NVML_CALL: Final = re.compile(r"nvml(DeviceGet|SystemGet)\w{1,60}")
+BYTE_LIMIT: Final = 4 * TEXT_LIMIT
+NAME_LIMIT: Final = 65_536
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO})
 
 
@@ -32,7 +38,7 @@ def do(verb: Verb, args: tuple[str, ...]) -> Answer:
 
 def failed(error: OSError) -> Failed:
     """An errno as an answer: gone, denied, or something else wrong with the asking."""
-    detail = f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+    detail = shown(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     code = errno.errorcode.get(error.errno or 0)
     if error.errno in GONE:
         return Failed(cause=None, detail=detail, code=code)
@@ -41,12 +47,18 @@ def failed(error: OSError) -> Failed:
 
 
 def _read(path: str) -> Answer:
-    with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
-        return Said(file.read(4 * TEXT_LIMIT).decode("utf-8", "replace")[:TEXT_LIMIT])
+    try:
+        with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
+            return Said(file.read(BYTE_LIMIT).decode("utf-8", "replace")[:TEXT_LIMIT])
+    except (EOFError, zlib.error) as error:  # a .gz that is cut short or damaged
+        return Failed(cause=Cause.INVALID, detail=f"{path}: {error}")
 
 
 def _list(path: str) -> Answer:
-    return Listed(tuple(sorted(os.listdir(path))))  # noqa: PTH208 # names, not paths
+    names = sorted(os.fsencode(name).decode("utf-8", "replace") for name in os.listdir(path))  # noqa: PTH208 # names, not paths
+    if len(names) > NAME_LIMIT:
+        return Failed(cause=Cause.INVALID, detail=f"{path}: {len(names)} names are more than a recording may hold")
+    return Listed(tuple(names))
 
 
 def _exists(path: str) -> Answer:
@@ -63,16 +75,44 @@ def _run(program: str, *args: str) -> Answer:
     path = process.find_program(program, os.environ)
     if path is None:
         return Failed(cause=None, detail=f"{program}: not found in PATH")
-    with subprocess.Popen(
-        [path, *args],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "LC_ALL": "C"},
-        preexec_fn=functools.partial(process.die_with_parent, os.getpid()),  # noqa: PLW1509 # one thread here
-    ) as child:
-        stdout, stderr = child.communicate()
-    return Ran(program=path, status=child.returncode, stdout=decoded(stdout), stderr=decoded(stderr))
+    try:
+        child = subprocess.Popen(
+            [path, *args],
+            stdin=None,  # the broker's own, which is empty
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+            preexec_fn=functools.partial(process.die_with_parent, os.getpid()),  # noqa: PLW1509 # one thread here
+        )
+    except OSError as error:  # also where its interpreter is not there: the program itself is
+        return msgspec.structs.replace(failed(error), cause=failed(error).cause or Cause.INVALID)
+    with child:
+        stdout, stderr = _outputs(child)
+    return Ran(program=shown(path), status=child.returncode, stdout=decoded(stdout), stderr=decoded(stderr))
+
+
+def _outputs(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Both streams up to the limit, until the child has ended: a daemon of its may hold them open for ever.
+
+    What is beyond the limit is read and dropped, so that a flood fills neither our memory nor its pipe.
+    """
+    streams = [stream.fileno() for stream in (child.stdout, child.stderr) if stream]
+    kept = dict.fromkeys(streams, b"")
+    ended = os.pidfd_open(child.pid)
+    try:
+        while True:
+            ready = select.select([*streams, ended], [], [])[0]
+            for stream in [one for one in streams if one in ready]:
+                data = os.read(stream, 65_536)
+                kept[stream] += data[: BYTE_LIMIT - len(kept[stream])]
+                if not data:
+                    streams.remove(stream)
+            if ready == [ended]:  # nothing more to read now
+                child.wait()
+                out, err = kept.values()
+                return out, err
+    finally:
+        os.close(ended)
 
 
 def _nvml(call: str, *args: str) -> Answer:
@@ -121,8 +161,13 @@ def _experiment(name: str) -> Answer:
 
 def decoded(data: bytes) -> str:
     """Text as Linux and Windows programs print it (`wsl.exe` speaks UTF-16), cut at the text limit."""
-    wide = len(data) > 1 and data[1:200:2].count(0) > len(data[1:200:2]) // 2
+    wide = data[:2] == b"\xff\xfe" or (len(data) > 1 and data[1:200:2].count(0) > len(data[1:200:2]) // 2)
     return data.decode("utf-16-le" if wide else "utf-8", "replace")[:TEXT_LIMIT].removeprefix("\ufeff")
+
+
+def shown(text: str) -> str:
+    """A path as text: its bytes may be no UTF-8, which no answer can carry."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 _VERBS: Final[dict[Verb, Callable[..., Answer]]] = {

@@ -54,6 +54,8 @@ def criu_program(host: Host) -> CriuProgram:
         answer = host.run("criu", "--version")
     except Missing:
         return CriuProgram(found=False, path=None, version=None)
+    if answer.status < 0:
+        raise Unreadable(Cause.CRASHED, f"{answer.program} --version was ended by signal {-answer.status}")
     version = re.match(r"Version: (\d{1,4}(?:\.\d{1,4}){1,3})\s", answer.stdout)
     if answer.status or not version:
         said = ascii(answer.output.strip()[:60])
@@ -105,6 +107,7 @@ def criu_seccomp_suspend(host: Host) -> CriuSeccompSuspend:
 
 def _ask(host: Host, *args: str) -> Ran:
     try:
+        host.run("criu", "--version")  # one that never returns is waited for once
         answer = host.run("criu", *args)
     except Missing:
         raise Unreadable(Cause.SKIPPED, "no CRIU was found") from None

@@ -92,11 +92,14 @@ def _cuda(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:
 
 
 def _pci(host: Host) -> tuple[str, ...] | None:
-    """PCI addresses of NVIDIA display controllers; no bus at all (small VMs) is none, a hidden one unknown."""
+    """PCI addresses of NVIDIA display controllers; no bus at all (small VMs) is none, a hidden one unknown.
+
+    Without /sys (a chroot, a bare container) there may be a bus that we cannot see.
+    """
     try:
         addresses = host.list(PCI)
     except Missing:
-        return ()
+        return () if _sysfs(host) else None
     except Unreadable:
         return None
     return tuple(
@@ -105,6 +108,13 @@ def _pci(host: Host) -> tuple[str, ...] | None:
         if host.read(f"{PCI}/{address}/vendor").strip() == NVIDIA
         and host.read(f"{PCI}/{address}/class").startswith(DISPLAY)
     )
+
+
+def _sysfs(host: Host) -> bool:
+    try:
+        return host.exists("/sys/class")
+    except Unreadable:  # a recording in which nobody asked
+        return True
 
 
 def _nodes(host: Host) -> tuple[str, ...]:

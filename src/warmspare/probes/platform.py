@@ -94,7 +94,10 @@ def windows_driver(host: Host) -> WindowsDriver:
     """
     if not wsl_signals(host):
         return WindowsDriver(models=())
-    answer = host.run("nvidia-smi.exe", "-q")
+    try:
+        answer = host.run("nvidia-smi.exe", "-q")
+    except Missing:  # sudo drops the Windows folders from PATH
+        answer = host.run("/mnt/c/Windows/System32/nvidia-smi.exe", "-q")
     models = re.findall(r"Driver Model\s*\n\s*Current\s*:\s*(\S+)", answer.stdout.replace("\r", ""))
     if answer.status or not models:
         raise Unreadable(Cause.INVALID, f"nvidia-smi.exe -q named no driver model (status {answer.status})")

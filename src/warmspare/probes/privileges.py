@@ -117,11 +117,22 @@ def memory_limit(host: Host) -> MemoryLimit:
             limits += list(_limits(host, "/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"))
         elif number == "0":
             limits += list(_limits(host, "/sys/fs/cgroup", path, "memory.max"))
+    if not limits and not _cgroups(host):
+        raise Unreadable(Cause.DENIED, "no cgroup file system is mounted where we could look")
     smallest = min(limits, default=None)
     # Version 1 says "no limit" as a huge number.
     if smallest is None or smallest[0] >= 2**60:
         return MemoryLimit(limit_mib=None, path=None)
     return MemoryLimit(limit_mib=smallest[0] // 2**20, path=smallest[1])
+
+
+def _cgroups(host: Host) -> bool:
+    try:
+        return bool(host.list("/sys/fs/cgroup"))
+    except Missing:
+        return False
+    except Unreadable:  # a recording in which nobody asked
+        return True
 
 
 def _limits(host: Host, root: str, path: str, file: str) -> list[tuple[int, str]]:

@@ -49,5 +49,5 @@ def _check(check: CheckView) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text with every character that Markdown or HTML could act on escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!@])", r"\\\1", text)
+    """Text with every character that Markdown, HTML or GitHub (links, mentions, formulas) could act on escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!@$]|:(?=//)|(?<=www)\.)", r"\\\1", text, flags=re.IGNORECASE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -79,7 +81,7 @@ def view(snapshot: Snapshot, judgement: Judgement, rules: Mapping[str, Rule], re
     maker = _Maker(snapshot, rules, remedies)
     return View(
         title=_title(snapshot),
-        made=clean(f"{snapshot.made_at:%Y-%m-%d %H:%M:%S} UTC by {snapshot.made_by}"),
+        made=clean(f"{_utc(snapshot.made_at)} by {snapshot.made_by}"),
         tracks=tuple(maker.track(track) for track in judgement.tracks),
         exit_code=judgement.exit_code,
     )
@@ -100,6 +102,15 @@ def _escape(character: str) -> str:
 def label(state: State | None) -> str:
     """A state as it is shown: `NO-GO expected`, or `-` where nothing weighs."""
     return "-" if state is None else f"{state.verdict.value}{' expected' if state.expected else ''}"
+
+
+def _utc(moment: datetime) -> str:
+    """A time in UTC; one without a zone, or at the calendar's very ends, as it stands."""
+    if moment.tzinfo is None:
+        return f"{moment:%Y-%m-%d %H:%M:%S}"
+    with contextlib.suppress(OverflowError):
+        moment = moment.astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname()}"
 
 
 def _title(snapshot: Snapshot) -> str:
