@@ -62,9 +62,11 @@ def folder() -> Path:
         return Path(named)
     if os.geteuid() == 0:
         return ROOT_FOLDER
-    named = os.environ.get("XDG_STATE_HOME", "")
+    xdg = os.environ.get("XDG_STATE_HOME", "")
+    if xdg.startswith("/"):
+        return Path(xdg, "warmspare")
     home = os.path.expanduser("~")  # noqa: PTH111 # Path.home() raises for a user id without a name
-    return Path("/", home if home.startswith("/") else "", ".local/state", named, "warmspare")
+    return Path(home if home.startswith("/") else "/", ".local/state/warmspare")
 
 
 def secret(where: Path) -> bytes | None:

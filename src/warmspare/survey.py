@@ -23,9 +23,10 @@ NO_TRIAL = "this version has no trial for it yet"
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """A snapshot, and what trials (these or earlier, killed ones) could not clear away."""
+    """A snapshot, the redacted one to keep, and what trials (earlier, killed ones too) could not clear away."""
 
     snapshot: Snapshot
+    redacted: Snapshot
     left: tuple[str, ...]
 
 
@@ -66,7 +67,8 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
         readings=Readings({**_awaited(), **readings}),
         transcript=transcript,
     )
-    return Survey(redact(snapshot, identities(state.secret(state.folder()))) if redacted else snapshot, tuple(left))
+    clean = redact(snapshot, identities(state.secret(state.folder())))
+    return Survey(clean if redacted else snapshot, clean, tuple(left))
 
 
 def _awaited() -> dict[Key, Reading[Any]]:

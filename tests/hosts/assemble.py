@@ -52,8 +52,10 @@ def gpus(*uuids: str) -> Answers:
     """NVML and CUDA as they name these GPUs."""
     cuda = {"found": True, "path": "libcuda.so.1", "init_code": 0, "count": len(uuids), "uuids": list(uuids)}
     named: Answers = {ask("nvml", "nvmlDeviceGetUUID", str(n)): Gave(uuid) for n, uuid in enumerate(uuids)}
+    modes: Answers = {ask("nvml", "nvmlDeviceGetVirtualizationMode", str(n)): Gave(1) for n in range(len(uuids))}
     return {
         **named,
+        **modes,
         ask("nvml", "nvmlDeviceGetCount"): Gave(len(uuids)),
         ask("experiment", "cuda_count"): Gave(cuda),
         ask("symbol", "libcuda.so.1", "cuInit"): Gave(value=True),

@@ -79,7 +79,7 @@ def _stop(number: int, _frame: object) -> NoReturn:
 
 def _run() -> int:
     try:
-        code = cli.main(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = cli.main(args=sys.argv[1:] or ["--help"], prog_name="warmspare", standalone_mode=False)
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             tell(error)

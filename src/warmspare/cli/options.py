@@ -26,7 +26,7 @@ def _check_tracks(_context: click.Context, _parameter: click.Parameter, value: t
 
     if unknown := [name for name in value if name not in catalogue.tracks()]:
         message = f"no track is called {unknown[0]!r}; there are {', '.join(catalogue.tracks())}"
-        raise click.BadParameter(message)
+        raise click.UsageError(message)
     return value
 
 

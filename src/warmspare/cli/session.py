@@ -77,7 +77,7 @@ def keep(survey: Survey) -> None:
     for thing in survey.left:
         remark(f"could not be cleared away and was left: {thing}")
     try:
-        state.store(survey.snapshot, reader(), state.folder())
+        state.store(survey.redacted, reader(), state.folder())
     except Unwritable as error:
         remark(f"the proofs were not kept: {error}")
     except OSError as error:

@@ -13,7 +13,10 @@ from warmspare.model.redact import Identities
 
 FIRST_PERSON: Final = 1000
 """The first user id that belongs to a person; names below it (root, nobody) tell nothing."""
-GENERIC: Final = frozenset({"localhost", "localhost.localdomain", "vm", "root"})
+GENERIC: Final = frozenset(
+    {"localhost", "localhost.localdomain", "vm", "root", "linux", "ubuntu", "debian", "docker", "nvidia", "kernel"}
+)
+"""Names that many machines have: they tell nothing, and are words of our own besides."""
 
 
 def identities(secret: bytes | None) -> Identities:
@@ -23,7 +26,7 @@ def identities(secret: bytes | None) -> Identities:
     pseudonyms hold for this run only.
     """
     node = os.uname().nodename
-    hosts = {node, node.partition(".")[0]} - GENERIC
+    hosts = {name for name in (node, node.partition(".")[0]) if name.lower() not in GENERIC}
     users = {os.environ.get(name, "") for name in ("SUDO_USER", "USER", "LOGNAME")}
     users |= {_name_of(uid) for uid in (os.getuid(), os.geteuid())}
     return Identities(

@@ -17,7 +17,9 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
-SUBJECT: Final = r"^(host|gpu\d{1,3}(→gpu\d{1,3}|/link\d{1,3})?)$"
+_NUMBER: Final = "(0|[1-9][0-9]{0,2})"
+SUBJECT: Final = f"^(host|gpu{_NUMBER}(→gpu{_NUMBER}|/link{_NUMBER})?)(?![\\s\\S])"
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Subject = Annotated[str, msgspec.Meta(pattern=SUBJECT)]
 """What a reading is about: `host`, `gpu0`, `gpu0→gpu1` (one direction) or `gpu0/link3`."""
 HOST: Final = "host"
@@ -114,7 +116,7 @@ class Known(
 
     value: F
     standing: Standing
-    at: datetime
+    at: Moment
     refs: tuple[Count, ...] = ()
 
 
@@ -165,6 +167,14 @@ class Readings:
     def items(self) -> Iterable[tuple[Key, Reading[Any]]]:
         """All (fact name, subject) keys with their readings, in a fixed order."""
         return sorted(self._entries.items(), key=lambda item: item[0])
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the entries are."""
+        return isinstance(other, Readings) and self._entries == other._entries
+
+    def __hash__(self) -> int:
+        """Of the keys alone, which is enough."""
+        return hash(frozenset(self._entries))
 
     def without(self, key: Key) -> Readings:
         """The same readings with one taken away."""

@@ -39,6 +39,24 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """The sentence with its values filled in."""
         return self.sentence.format(**{name: _plain(value) for name, value in self.values.items()})
 
+    def check(self) -> None:
+        """Make sure that it can be shown and written down.
+
+        Raises:
+            TypeError, ValueError, LookupError: the status is no Status, a value is of another type, or the
+                sentence does not fit its values.
+        """
+        odd = [name for name, value in self.values.items() if not _is_value(value)]
+        if odd or not isinstance(self.status, Status) or not isinstance(self.text, str):
+            message = f"status {self.status!r}, odd values {odd}"
+            raise TypeError(message)
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, str | int | float)
+
 
 def _plain(value: Value) -> str | int | float | bool:
     if isinstance(value, tuple):

@@ -9,23 +9,31 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from warmspare.model.facts import Fact, Known, Readings
+from warmspare.model.facts import TEXT_LIMIT, Known, Readings
 from warmspare.model.snapshot import Snapshot
 from warmspare.model.transcript import Call, Failed, Gave, Listed, Ran, Said
 
-UUID: Final = re.compile(
-    r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])", re.IGNORECASE
+HEX: Final = "[0-9a-fA-F]"
+UUID: Final = re.compile(rf"(?<!{HEX}){HEX}{{8}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{12}}(?!{HEX})")
+SERIAL: Final = re.compile(r"(?i)((?:serial(?:[ _]?(?:number|no))?|board id|machine-id)[\W_]{1,80})([\w.-]{4,64})")
+MAC: Final = re.compile(rf"(?<!{HEX})(?<!{HEX}[:-])(?:{HEX}{{2}}[:-]){{5,19}}{HEX}{{2}}(?!{HEX})(?![:-]{HEX})")
+NAME: Final = r"(?P<name>[^/\\\s:'\"]+(?: [^/\\\s:'\"]+){0,3}(?=[/\\])|[^/\\\s:'\"]{1,64})"
+HOME: Final = re.compile(
+    rf"(?i)(?P<root>/home/|/Users/|/mnt/[a-z]/Users/|[a-z]:\\{{1,2}}Users\\{{1,2}}|\\{{1,2}}home\\{{1,2}}){NAME}"
 )
-SERIAL: Final = re.compile(r"(?i)(\b(?:serial(?: ?number|_number|no)?|board id|machine-id)\b\W{1,20})([\w.-]{4,64})")
-MAC: Final = re.compile(r"(?<![0-9a-f:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:])", re.IGNORECASE)
-HOME: Final = re.compile(r"(?P<root>/home/|/Users/|/mnt/[a-z]/Users/|[A-Za-z]:\\Users\\)(?P<name>[^/\\\s:'\"]{1,64})")
-BUILDER: Final = re.compile(r"\((?P<who>[\w.+-]{1,64}@[\w.-]{1,255})\)")
+BUILDER: Final = re.compile(r"\([\w.+-]{1,64}@[\w.-]{0,255}\)")
 """Who built the kernel, as /proc/version says it."""
+
+SECRET: Final = re.compile(r"(?i)serial|machine-id|product_uuid|boot_id|board.?id")
+"""Questions whose whole answer is an identity."""
+
+Clean = Callable[[str], str]
 
 
 class Identities(msgspec.Struct, frozen=True):
@@ -38,95 +46,100 @@ class Identities(msgspec.Struct, frozen=True):
 
 def redact(snapshot: Snapshot, who: Identities) -> Snapshot:
     """The snapshot without hostnames, serials, UUIDs, MAC addresses, user names and home paths."""
-    clean = _cleaner(who)
+    if snapshot.redacted:
+        return snapshot
+    cleaner = _Cleaner(who)
     return msgspec.structs.replace(
         snapshot,
         redacted=True,
-        readings=Readings({key: _reading(reading, clean) for key, reading in snapshot.readings.items()}),
-        transcript=tuple(_call(call, clean) for call in snapshot.transcript),
-        notes=tuple(clean(note) for note in snapshot.notes),
+        readings=Readings({key: cleaner.reading(reading) for key, reading in snapshot.readings.items()}),
+        transcript=tuple(cleaner.call(call) for call in snapshot.transcript),
+        notes=tuple(cleaner.text(note) for note in snapshot.notes),
     )
 
 
-def _cleaner(who: Identities) -> Callable[[str], str]:
-    def digest(kind: str, name: str) -> str:
-        return hmac.new(who.key, f"{kind}:{name}".encode(), hashlib.sha256).hexdigest()
+class _Cleaner:
+    def __init__(self, who: Identities) -> None:
+        self._key = who.key
+        self._words = {name.lower(): f"host-{self._digest('host', name.lower())[:6]}" for name in who.hosts}
+        self._words |= {name.lower(): f"user-{self._digest('user', name.lower())[:6]}" for name in who.users}
+        names = sorted(filter(None, (*who.hosts, *who.users)), key=len, reverse=True)
+        any_name = "|".join(map(re.escape, names))
+        self._named = re.compile(rf"(?i)(?<![a-z0-9-])(?:{any_name})(?![a-z0-9-])") if names else None
 
-    def uuid(found: re.Match[str]) -> str:
-        d = digest("uuid", found[0].lower())
+    def _digest(self, kind: str, name: str) -> str:
+        return hmac.new(self._key, f"{kind}:{name}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+    def _uuid(self, found: re.Match[str]) -> str:
+        d = self._digest("uuid", found[0].lower())
         return f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:32]}"
 
-    words = {name: f"host-{digest('host', name)[:6]}" for name in who.hosts}
-    words |= {name: f"user-{digest('user', name)[:6]}" for name in who.users}
-    named = _any_word(words)
+    def _home(self, found: re.Match[str]) -> str:
+        name = found["name"].lower()
+        return f"{found['root']}{self._words.get(name) or 'user-' + self._digest('user', name)[:6]}"
 
-    def clean(text: str) -> str:
-        text = UUID.sub(uuid, text)
-        text = SERIAL.sub(lambda m: f"{m[1]}{digest('serial', m[2])[:12]}", text)
-        text = MAC.sub("00:00:00:00:00:00", text)
-        text = BUILDER.sub("(builder@redacted)", text)
-        text = HOME.sub(lambda m: f"{m['root']}{words.get(m['name']) or 'user-' + digest('user', m['name'])[:6]}", text)
-        return named.sub(lambda m: words[m[0]], text) if named else text
+    def text(self, text: str) -> str:
+        """Any text of a machine; never longer than a snapshot may hold."""
+        text = SERIAL.sub(lambda m: f"{m[1]}{self._digest('serial', m[2])[:12]}", UUID.sub(self._uuid, text))
+        text = BUILDER.sub("(builder@redacted)", MAC.sub("00:00:00:00:00:00", text))
+        text = HOME.sub(self._home, text)
+        if self._named:
+            text = self._named.sub(lambda m: self._words[m[0].lower()], text)
+        return text[:TEXT_LIMIT]
 
-    return clean
+    def secret(self, text: str) -> str:
+        """An answer that is itself an identity."""
+        return self._digest("serial", text)[:12] if text.strip() else text
 
+    def reading(self, reading: Any) -> Any:  # noqa: ANN401 # any fact's reading
+        if isinstance(reading, Known):
+            return msgspec.structs.replace(reading, value=self._struct(reading.value))
+        return msgspec.structs.replace(reading, detail=self.text(reading.detail))
 
-def _any_word(names: Iterable[str]) -> re.Pattern[str] | None:
-    found = sorted(filter(None, names), key=len, reverse=True)
-    return re.compile(r"(?<![\w-])(?:" + "|".join(map(re.escape, found)) + r")(?![\w-])") if found else None
+    def _struct(self, value: msgspec.Struct) -> msgspec.Struct:
+        hints = get_type_hints(type(value))
+        changes = {
+            field: self._value(getattr(value, field), self.text)
+            for field in value.__struct_fields__
+            if not _is_vocabulary(hints.get(field))
+        }
+        return msgspec.structs.replace(value, **changes)
 
+    def _value(self, value: Any, clean: Clean) -> Any:  # noqa: ANN401 # any value a fact or an answer may hold
+        match value:
+            case Enum():
+                return value
+            case str():
+                return clean(value)
+            case tuple() | list():
+                return type(value)(self._value(item, clean) for item in value)
+            case dict():
+                return {
+                    clean(key): self._value(item, self.secret if SECRET.search(key) else clean)
+                    for key, item in value.items()
+                }
+            case msgspec.Struct():
+                return self._struct(value)
+        return value
 
-def _reading(reading: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 # any fact's reading
-    if isinstance(reading, Known):
-        return msgspec.structs.replace(reading, value=_fact(reading.value, clean))
-    return msgspec.structs.replace(reading, detail=clean(reading.detail))
-
-
-def _fact(fact: Fact, clean: Callable[[str], str]) -> Fact:
-    hints = get_type_hints(type(fact))
-    changes = {
-        field: _value(getattr(fact, field), clean)
-        for field in fact.__struct_fields__
-        if not _is_vocabulary(hints.get(field))
-    }
-    return msgspec.structs.replace(fact, **changes)
+    def call(self, call: Call) -> Call:
+        clean = self.secret if SECRET.search(" ".join(call.args)) else self.text
+        match call.answer:
+            case Said(text):
+                answer: Any = Said(clean(text))
+            case Listed(names):
+                answer = Listed(tuple(map(self.text, names)))
+            case Ran(stdout=out, stderr=err) as ran:
+                program = self.text(ran.program)
+                answer = msgspec.structs.replace(ran, program=program, stdout=clean(out), stderr=clean(err))
+            case Gave(value):
+                answer = Gave(self._value(value, clean))
+            case Failed(code=code) as failed:
+                code = None if code is None else self.text(code)
+                answer = msgspec.structs.replace(failed, detail=self.text(failed.detail), code=code)
+        return msgspec.structs.replace(call, args=tuple(map(self.text, call.args)), answer=answer)
 
 
 def _is_vocabulary(hint: object) -> bool:
-    """Whether a field holds our own words, which a user called `linux` must not spoil."""
-    arms = get_args(hint)
-    return get_origin(hint) is Literal or any(get_origin(arm) is Literal for arm in arms)
-
-
-def _value(value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 # any value a fact may hold
-    match value:
-        case str():
-            return clean(value)
-        case tuple():
-            return tuple(_value(item, clean) for item in value)
-        case list():
-            return [_value(item, clean) for item in value]
-        case dict():
-            return {key: _value(item, clean) for key, item in value.items()}
-        case msgspec.Struct() if not isinstance(value, Fact):
-            return msgspec.structs.replace(
-                value, **{f: _value(getattr(value, f), clean) for f in value.__struct_fields__}
-            )
-    return value
-
-
-def _call(call: Call, clean: Callable[[str], str]) -> Call:
-    match call.answer:
-        case Said(text):
-            answer: Any = Said(clean(text))
-        case Listed(names):
-            answer = Listed(tuple(clean(name) for name in names))
-        case Ran() as ran:
-            answer = msgspec.structs.replace(
-                ran, program=clean(ran.program), stdout=clean(ran.stdout), stderr=clean(ran.stderr)
-            )
-        case Gave(value):
-            answer = Gave(_value(value, clean))
-        case Failed() as failed:
-            answer = msgspec.structs.replace(failed, detail=clean(failed.detail))
-    return msgspec.structs.replace(call, args=tuple(clean(arg) for arg in call.args), answer=answer)
+    """Whether a field holds our own words, which a user called `kvm` must not spoil."""
+    return get_origin(hint) is Literal or any(_is_vocabulary(arm) for arm in get_args(hint))

@@ -83,6 +83,7 @@ class Rule(msgspec.Struct, frozen=True):
         return tuple(found["text"] for found in _TAG.finditer(doc) if found["tag"] == tag)
 
 
+_BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _TAG: Final = re.compile(r"^(?P<tag>Remedy|Source): +(?P<text>.+?)\s*$", re.MULTILINE)
 
 
@@ -94,8 +95,11 @@ def rule(function: Requirement) -> Rule:
     """
     name = getattr(function, "__name__", repr(function))
     hints = typing.get_type_hints(function, include_extras=True)
-    hints.pop("return", None)
-    made = Rule(name, function, tuple(_dependency(name, p, hint) for p, hint in hints.items()))
+    parameters = inspect.signature(function).parameters.values()
+    if odd := [p.name for p in parameters if p.kind not in _BY_NAME or p.name not in hints]:
+        message = f"requirement {name}: {', '.join(odd)} cannot be given by name, or is not annotated"
+        raise TypeError(message)
+    made = Rule(name, function, tuple(_dependency(name, p.name, hints[p.name]) for p in parameters))
     if not made.dependencies:
         message = f"requirement {name} depends on no fact"
         raise TypeError(message)
@@ -108,7 +112,11 @@ def rule(function: Requirement) -> Rule:
 def _dependency(name: str, parameter: str, hint: object) -> Dependency:
     mode, both = Mode.ONE, False
     if typing.get_origin(hint) is Annotated:
-        hint, mode = typing.get_args(hint)[:2]
+        hint, *marks = typing.get_args(hint)
+        if marks not in ([Mode.EACH], [Mode.SOME]):
+            message = f"requirement {name}: {parameter} is neither Each[…] nor Some[…]"
+            raise TypeError(message)
+        (mode,) = marks
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         known = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is Known]
         if len(known) != 1 or Absent not in typing.get_args(hint) or mode in FOLDING:
@@ -117,7 +125,7 @@ def _dependency(name: str, parameter: str, hint: object) -> Dependency:
         (hint,), mode = typing.get_args(known[0]), Mode.READING
     if typing.get_origin(hint) is Both:
         (hint,), both = typing.get_args(hint), True
-    if not (isinstance(hint, type) and issubclass(hint, Fact)):
+    if not (isinstance(hint, type) and issubclass(hint, Fact)) or hint in (Fact, Proof):
         message = f"requirement {name}: {parameter} is annotated with no fact"
         raise TypeError(message)
     if (hint.KIND == HOST_KIND) == (mode in FOLDING) or both != (hint.KIND.name == "pair"):

@@ -10,15 +10,19 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from warmspare.model.facts import Absent, Fact, Known, Reading, Readings, Subject, Text, fact_name
-from warmspare.model.transcript import Call
+from warmspare.model.facts import Absent, Fact, Known, Moment, Reading, Readings, Subject, Text, fact_name
+from warmspare.model.transcript import Call, Gave
 
 FORMAT: Final = "warmspare-snapshot"
 VERSION: Final = 1
-SIZE_LIMIT: Final = 64 * 2**20
+SIZE_LIMIT: Final = 8 * 2**20
 """The largest snapshot that is read, in bytes. Real ones are under 1 MiB."""
 
+DEPTH_LIMIT: Final = 32
+"""How deep a value in a transcript may be nested."""
+
 ENTRY_LIMIT: Final = 65_536
+DEEP: Final = "nested too deeply"
 V = TypeVar("V")
 
 
@@ -40,7 +44,7 @@ class File(msgspec.Struct, Generic[V], frozen=True, kw_only=True, forbid_unknown
     format: Annotated[str, msgspec.Meta(max_length=64)]
     version: Annotated[int, msgspec.Meta(ge=1, le=VERSION)]
     made_by: Text
-    made_at: datetime
+    made_at: Moment
     redacted: bool
     readings: Annotated[tuple[Entry[V], ...], msgspec.Meta(max_length=ENTRY_LIMIT)]
     transcript: Annotated[tuple[Call, ...], msgspec.Meta(max_length=ENTRY_LIMIT)] = ()
@@ -100,13 +104,14 @@ class Reader:
             BadSnapshot: truncated, foreign, of a newer version, or not what the schema says.
         """
         if len(data) > SIZE_LIMIT:
-            message = f"over {SIZE_LIMIT // 2**20} MiB: no warmspare snapshot is that large"
-            raise BadSnapshot(message)
+            raise BadSnapshot(_one_line(f"over {SIZE_LIMIT // 2**20} MiB: no warmspare snapshot is that large"))
         _check_header(data)
         try:
             file = self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
             raise BadSnapshot(_one_line(error)) from None
+        if any(isinstance(c.answer, Gave) and _is_deep(c.answer.value) for c in file.transcript):
+            raise BadSnapshot(DEEP)
         entries: dict[tuple[str, str], Reading[Fact]] = {}
         for entry in file.readings:
             self._check_entry(entry, entries, len(file.transcript))
@@ -128,12 +133,14 @@ class Reader:
             problem = f"{entry.fact} of {entry.subject} stands in it twice"
         elif isinstance(entry.reading, Known) and not isinstance(entry.reading.value, fact):
             problem = f"the reading of {entry.fact} holds another fact"
-        elif kind_of(entry.subject) != fact.KIND.name:
+        elif kind_of(entry.subject) != fact.KIND.name or len(set(entry.subject.split("→"))) != (
+            1 + entry.subject.count("→")
+        ):
             problem = f"{entry.fact} is not about {entry.subject}"
         elif any(ref >= calls for ref in entry.reading.refs):
             problem = f"{entry.fact} of {entry.subject} refers past the end of the transcript"
         if problem:
-            raise BadSnapshot(problem)
+            raise BadSnapshot(_one_line(problem))
 
 
 def kind_of(subject: str) -> str:
@@ -165,14 +172,23 @@ def _check_header(data: bytes) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise BadSnapshot(_one_line(error)) from None
     if header.format != FORMAT:
-        message = f"not a warmspare snapshot: its format is {header.format[:40]!r}"
-        raise BadSnapshot(message)
+        raise BadSnapshot(_one_line(f"not a warmspare snapshot: its format is {header.format[:40]}"))
     if header.version > VERSION:
         message = f"its version {header.version!s:.20} is newer than this warmspare reads ({VERSION}): upgrade"
         raise BadSnapshot(message)
 
 
-def _one_line(error: Exception) -> str:
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        holders = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [item for holder in holders for item in holder]
+        if not level:
+            return False
+    return True
+
+
+def _one_line(error: Exception | str) -> str:
     if isinstance(error, RecursionError):
-        return "nested too deeply"
+        return DEEP
     return " ".join(ascii(str(error))[1:-1].split())[:200]

@@ -14,6 +14,7 @@ from warmspare.probes.api import probe
 
 NEEDS_CAPABILITY: Final = ("CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE", "Operation not permitted")
 TOO_OLD: Final = "Could not initialize kernel features detection"
+NOWHERE_TO_WRITE: Final = re.compile(r"Read-only file system|No space left on device")
 
 
 class CriuProgram(Fact, frozen=True, kw_only=True):
@@ -113,6 +114,9 @@ def _ask(host: Host, *args: str) -> Ran:
         raise Unreadable(Cause.SKIPPED, "no CRIU was found") from None
     if any(mark in answer.output for mark in NEEDS_CAPABILITY[:2]):
         raise Unreadable(Cause.DENIED, "CRIU needs root, or CAP_CHECKPOINT_RESTORE")
+    if TOO_OLD in answer.output and NOWHERE_TO_WRITE.search(answer.output):  # it tries mounts under /tmp
+        line = next(line for line in answer.output.splitlines() if NOWHERE_TO_WRITE.search(line))
+        raise Unreadable(Cause.DENIED, f"CRIU could not look: {line.strip()[:200]}")
     if answer.status < 0:
         raise Unreadable(Cause.CRASHED, f"criu {' '.join(args)} was ended by signal {-answer.status}")
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -69,6 +69,35 @@ def gpus(host: Host) -> Gpus:
     if doubts:
         raise doubts[0]
     return Gpus(ids=(), seen=seen)
+
+
+class GpuAccess(Fact, frozen=True, kw_only=True):
+    """How the GPUs are reached, as the driver says of itself: one word a way, sorted; empty without a GPU.
+
+    native: the machine's own. passthrough: a whole PCI device given to this VM. vgpu: a share of one.
+    vgpu-host: this machine gives out shares. gpu-pv: Windows' paravirtualisation under WSL2.
+    """
+
+    ways: tuple[Literal["native", "passthrough", "vgpu", "vgpu-host", "gpu-pv"], ...]
+
+
+WAYS: Final = ("native", "passthrough", "vgpu", "vgpu-host", "vgpu-host")
+"""By NVML's virtualization mode: none, passthrough, vGPU, host vGPU, host vSGA. Source: nvml.h."""
+
+
+@probe
+def gpu_access(host: Host) -> GpuAccess:
+    """From NVML, one GPU at a time; under WSL2 there is only one way."""
+    if host.exists("/dev/dxg") and wsl_signals(host):
+        return GpuAccess(ways=("gpu-pv",))
+    try:
+        count = int(host.nvml("nvmlDeviceGetCount"))
+    except Missing:
+        if gpus(host).count == 0:
+            return GpuAccess(ways=())
+        raise Unreadable(Cause.INVALID, "a GPU is there, and no NVML to ask how it is reached") from None
+    modes = {int(host.nvml("nvmlDeviceGetVirtualizationMode", n)) for n in range(count)}
+    return GpuAccess(ways=tuple(sorted({WAYS[mode] for mode in modes})))
 
 
 def _nvml(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ from warmspare.tracks.shared import (
     broken,
     driver_is_there,
     driver_model_is_known,
+    gpu_access_is_known,
     gpu_is_there,
     memory_is_not_limited,
     memory_may_be_locked,
@@ -101,7 +102,7 @@ TRACK = Track(
     },
     wants={Layer.PROOF: [pinned_memory_works, managed_memory_works]},
     notes={
-        Layer.PLATFORM: [platform_is_named],
+        Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
         Layer.PRIVILEGES: [memory_is_not_limited, memory_may_be_locked],
         Layer.DRIVER: [driver_model_is_known],
         Layer.PROOF: [host_speed_is_known],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from warmspare.model.facts import Cause, Proof
-from warmspare.model.findings import Finding, met, undecided, unmet
+from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
 from warmspare.probes.driver import Driver
-from warmspare.probes.gpus import Gpus
+from warmspare.probes.gpus import GpuAccess, Gpus
 from warmspare.probes.kernel import Ability
 from warmspare.probes.platform import Container, Platform, WindowsDriver
 from warmspare.probes.privileges import Memlock, MemoryLimit
@@ -95,6 +95,18 @@ def platform_is_named(platform: Platform, container: Container) -> Finding:
         hypervisor=f" on {platform.hypervisor}" if platform.hypervisor else "",
         container=f", in a container ({container.engine})" if container.inside else "",
     )
+
+
+WAYS = "the GPU is reached by: {ways}"
+NO_WAY = "there is no GPU to reach"
+
+
+def gpu_access_is_known(access: GpuAccess) -> Finding:
+    """Native, passed through, a vGPU's share or paravirtualised: what is documented differs by it.
+
+    Source: nvmlDeviceGetVirtualizationMode; /dev/dxg under WSL2.
+    """
+    return met(WAYS, ways=access.ways) if access.ways else not_applicable(NO_WAY)
 
 
 MODELS = "Windows driver models: {models}"

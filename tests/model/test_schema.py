@@ -1,0 +1,47 @@
+"""The JSON Schema that is published with the package."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import jsonschema
+import pytest
+
+from warmspare import catalogue
+from warmspare.model.snapshot import schema
+
+HOSTS: Final = sorted((Path(__file__).parent.parent / "hosts").glob("*.json"))
+
+
+def published() -> dict[str, Any]:
+    text = resources.files("warmspare.model").joinpath("snapshot.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_it_is_of_this_version() -> None:
+    told = "run: warmspare snapshot --schema -o src/warmspare/model/snapshot.schema.json"
+    assert published() == json.loads(json.dumps(schema(catalogue.facts()))), told
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(published())
+
+
+@pytest.mark.parametrize("path", HOSTS, ids=lambda path: path.stem)
+def test_every_recorded_host_fits_it(path: Path) -> None:
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), published())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 2}, {"redacted": "yes"}, {"readings": [{}]}, {"more": 1}, {"transcript": [{"verb": "shout"}]}],
+    ids=str,
+)
+def test_what_the_reader_refuses_does_not_fit_it(change: dict[str, Any]) -> None:
+    good = json.loads(HOSTS[0].read_text(encoding="utf-8"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**good, **change}, published())
