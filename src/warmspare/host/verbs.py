@@ -38,7 +38,7 @@ def do(verb: Verb, args: tuple[str, ...]) -> Answer:
 
 def failed(error: OSError) -> Failed:
     """An errno as an answer: gone, denied, or something else wrong with the asking."""
-    detail = shown(_text(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")))
+    detail = shown(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     code = errno.errorcode.get(error.errno or 0)
     if error.errno in GONE:
         return Failed(cause=None, detail=detail, code=code)
