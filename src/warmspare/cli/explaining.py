@@ -130,6 +130,8 @@ def _place(track: str, weighed: Weighed, rule: Rule) -> str:
 def _fill(text: str, indent: str) -> str:
     paragraphs = text.split("\n\n")
     return "\n".join(
-        textwrap.fill(" ".join(p.split()), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
+        textwrap.fill(
+            " ".join(p.split()), WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+        )
         for p in paragraphs
     )

@@ -19,7 +19,7 @@ from warmspare.model.facts import Cause
 from warmspare.model.transcript import Answer, Call, Failed, Verb
 
 _START: Final = (
-    "import sys; sys.path.insert(0, sys.argv[3]); from warmspare.host import broker;"
+    "import sys; sys.path.append(sys.argv[3]); from warmspare.host import broker;"
     " broker.serve(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
