@@ -22,7 +22,7 @@ from warmspare.model.verdicts import (
 )
 
 REPORTED_ONLY = "reported to work, not tried here: {text}"
-GATED = "does not arise: {gate} is unmet"
+GATED = "does not arise: {gate}"
 
 
 def judge(readings: Readings, tracks: Mapping[str, tuple[str, Track]]) -> Judgement:
@@ -31,7 +31,7 @@ def judge(readings: Readings, tracks: Mapping[str, tuple[str, Track]]) -> Judgem
 
 
 def _track(name: str, question: str, track: Track, readings: Readings) -> TrackJudgement:
-    gated = dict(_gated(track, readings))
+    gated = dict(reversed(list(_gated(track, readings))))  # of two gates over a layer the first one speaks
     checks = [
         _check(weighed, readings, None if weighed.rule.function in track.gates else gated.get(weighed.layer))
         for weighed in track.weighed
@@ -55,8 +55,8 @@ def _track(name: str, question: str, track: Track, readings: Readings) -> TrackJ
 def _gated(track: Track, readings: Readings) -> Iterator[tuple[Layer, str]]:
     for weighed in track.weighed:
         layers = track.gates.get(weighed.rule.function)
-        if layers and find(weighed.rule, readings).finding.status is Status.UNMET:
-            yield from ((layer, weighed.rule.id) for layer in layers)
+        if layers and (found := find(weighed.rule, readings).finding).status is Status.UNMET:
+            yield from ((layer, found.text) for layer in layers)
 
 
 def _check(weighed: Weighed, readings: Readings, gate: str | None) -> Check:

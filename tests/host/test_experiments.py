@@ -180,9 +180,7 @@ def test_what_any_linux_can(name: str) -> None:
     assert outcome(name).answer == {"works": True, "errno": None, "detail": ""}
 
 
-@pytest.mark.parametrize(
-    "family", ["unix", "inet_tcp", "inet_udp", "inet_raw", "inet6_tcp", "packet", "netlink"]
-)
+@pytest.mark.parametrize("family", ["unix", "inet_tcp", "inet_udp", "inet_raw", "inet6_tcp", "packet", "netlink"])
 def test_sock_diag_answers_for_each_family(family: str) -> None:
     ability = outcome("sock_diag").answer["families"][family]
     assert ability["works"] or ability["errno"] in {"ENOENT", "EOPNOTSUPP", "EPROTONOSUPPORT", "EPERM"}

@@ -216,7 +216,7 @@ def test_a_closed_gate_says_so_and_silences_paper() -> None:
     found = judged(track, plain=known(Plain, 1), other=known(Other, 1))
     check = checks(found)["proven"]
     assert check.finding.status is Status.NOT_APPLICABLE
-    assert check.finding.text == "does not arise: claim is unmet"
+    assert check.finding.text == "does not arise: no"
     assert check.papers == ()
     assert found.state == State(Verdict.NO_GO)
 

@@ -20,9 +20,14 @@ from warmspare.cli.explain import explain
 from warmspare.cli.judge import judge
 from warmspare.cli.snapshot import snapshot
 
+STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked the tool to stop; everything is cleared away on the way out."""
+
+class Stopped(BaseException):
+    """A signal asked the tool to stop; everything is cleared away on the way out.
+
+    Not a KeyboardInterrupt: click prints an empty line for one.
+    """
 
     def __init__(self, number: int) -> None:
         """Remember which signal it was."""
@@ -45,7 +50,7 @@ for command in (check, snapshot, judge, explain):
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for SIGHUP to be ignored
             signal.signal(number, _stop)
     _have_streams()
@@ -74,6 +79,9 @@ def _have_streams() -> None:
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
+    for one in STOPPING:  # a second Ctrl-C must not break off the clearing away, which has its own deadlines
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, lambda *_: None)
     raise Stopped(number)
 
 
@@ -84,19 +92,17 @@ def _run() -> int:
         with contextlib.suppress(OSError):
             tell(error)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt) as stopped:
-        # click turns a KeyboardInterrupt into its own Abort and keeps it as the cause.
-        reason = stopped if isinstance(stopped, Stopped) else stopped.__context__
-        number = reason.number if isinstance(reason, Stopped) else signal.SIGINT
+    except Stopped as stopped:
+        name = signal.Signals(stopped.number).name
         with contextlib.suppress(OSError):
-            click.echo(f"stopped by {signal.Signals(number).name}; everything it started is cleared away", err=True)
-        return 128 + number
+            click.echo(f"warmspare: stopped by {name}; everything it started is cleared away", err=True)
+        return 128 + stopped.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return USAGE
     except OSError as error:  # no process or file can be opened any more, or /dev/null is missing
         with contextlib.suppress(OSError):
-            tell(Refused(f"this machine refused: {error.strerror or error} {error.filename or ''}".strip()))
+            tell(Refused(f"this machine refused: {error.filename or 'a call'}: {error.strerror or error}"))
         return USAGE
     if not sys.argv[1:]:
         return USAGE

@@ -13,18 +13,22 @@ import msgspec
 from warmspare.control.process import find_program
 
 CAUSES: Final = (
-    ("too_old", re.compile(r"Could not initialize kernel features detection|Unexpected rt vDSO area bounds")),
-    ("denied", re.compile(r"CRIU needs to have the CAP_|Operation not permitted \(1\)|Permission denied \(13\)")),
-    ("seccomp", re.compile(r"suspend(?:ing)? seccomp failed|Dumping seccomp filters not supported", re.IGNORECASE)),
+    ("seccomp", re.compile(r"(?i)suspend(ing)? seccomp( failed|:)|Dumping seccomp filters not supported")),
     ("disk_full", re.compile(r"No space left on device")),
-    ("pid_taken", re.compile(r"Pid \d+ do not match expected|File exists.*set_tid|EEXIST.*pid")),
+    ("pid_taken", re.compile(r"Pid \d+ do not match expected|Can't fork for \d+: File exists")),
     ("sock_diag", re.compile(r"[Dd]iag module missing|sock diag infrastructure is incomplete")),
     ("mount", re.compile(r"unreachable sharing|doesn't have a proper root mount|No mapping for")),
+    ("read_only", re.compile(r"Read-only file system")),
+    # Before too_old: a root without CAP_SYS_ADMIN cannot detect kernel features either.
+    ("denied", re.compile(r"CRIU needs to have the CAP_|Error.*(?:Operation not permitted|Permission denied)")),
+    ("too_old", re.compile(r"Could not initialize kernel features detection|Unexpected rt vDSO area bounds")),
 )  # fmt: skip
 """Causes by the text that CRIU's log shows for them, the most telling first.
 
 Source: criu/cr-check.c, criu/seccomp.c, criu/mount.c; checkpoint-restore/criu#2391, #2472, #2672.
 """
+NOISE: Final = re.compile(r"rlimit: Can't setup RLIMIT_NOFILE|util\.c:\d+\): exited, status=")
+"""Errors that CRIU logs on its way to success, too."""
 LOG_LIMIT: Final = 4 * 2**20
 
 
@@ -84,6 +88,8 @@ class Criu:
         if status == 0:
             return Ended(status=0, cause=None, line="")
         cause, line = explain(_tail(log) + _tail(images / f"{action}.out"))
+        if cause is None and os.statvfs(images).f_bfree == 0:  # the log itself was cut short
+            cause = "disk_full"
         return Ended(status=status, cause=cause, line=line)
 
 
@@ -91,12 +97,12 @@ def explain(log: str) -> tuple[str | None, str]:
     """The cause that a CRIU log shows, and the line that shows it (else its last error)."""
     for cause, pattern in CAUSES:
         for line in log.splitlines():
-            if pattern.search(line) and "Warn" not in line:
+            if pattern.search(line) and "Warn" not in line and not NOISE.search(line):
                 return cause, _bare(line)
     errors = [line for line in log.splitlines() if "Error" in line]
-    # The last one is CRIU's own "Dumping FAILED."; the one that says why comes before it.
-    telling = [line for line in errors if "FAILED" not in line] or errors
-    return None, _bare(telling[-1]) if telling else "no error in the log"
+    # The first one says why; those after it come from the callers that failed with it.
+    telling = [line for line in errors if not NOISE.search(line)] or errors
+    return None, _bare(telling[0]) if telling else "no error in the log"
 
 
 def _bare(line: str) -> str:

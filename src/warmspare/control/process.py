@@ -16,6 +16,8 @@ SET_PDEATHSIG: Final = 1
 SET_CHILD_SUBREAPER: Final = 36
 KILL_GRACE_S: Final = 10.0
 """How long a process may take to end after SIGKILL before it is named and left."""
+LOOK_AGAIN_S: Final = 0.05
+"""How long to wait for the end of those that are known before looking for more."""
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TAG: Final = "WARMSPARE_TRIAL"
@@ -65,6 +67,14 @@ def _is_program(path: Path) -> bool:
         return False
 
 
+def sees_itself() -> bool:
+    """Whether /proc is that of our own pid namespace; in another's, its numbers are not ours to signal."""
+    try:
+        return str(Path("/proc/self").readlink()) == str(os.getpid())
+    except OSError:
+        return False
+
+
 def started(pid: int) -> tuple[int, int, str] | None:
     """(parent, start time in ticks, state letter) of a process, or None if there is none we can see.
 
@@ -79,20 +89,23 @@ def started(pid: int) -> tuple[int, int, str] | None:
 
 def children(parent: int) -> list[int]:
     """The direct children of `parent`, by scanning /proc (the kernel's own list is optional)."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 # names, not paths
-    return [pid for pid in pids if (seen := started(pid)) and seen[0] == parent]
+    return [pid for pid in _pids() if (seen := started(pid)) and seen[0] == parent]
 
 
 def tagged(token: str) -> list[int]:
     """Processes of ours that carry a trial's token in their environment, zombies left out."""
     mark = f"{TAG}={token}".encode()
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 # names, not paths
-        if name.isdigit() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if mark in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                    found.append(int(name))
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
     return found
+
+
+def _pids() -> Iterator[int]:
+    if sees_itself():
+        yield from (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 # names, not paths
 
 
 def end_descendants(spare: frozenset[int] = frozenset()) -> list[int]:
@@ -110,10 +123,10 @@ def _end(find: Callable[[], list[int]]) -> list[int]:
     while (left := find()) and time.monotonic() < deadline:
         with _pidfds(left) as descriptors:
             for descriptor in descriptors:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # set-uid: it is named
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            for descriptor in descriptors:
-                select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            # Not until all have ended: one that is traced ends only after its tracer, who may become ours by then.
+            select.select(descriptors, [], [], min(LOOK_AGAIN_S, max(0.0, deadline - time.monotonic())))
         for pid in left:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)

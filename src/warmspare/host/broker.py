@@ -104,9 +104,15 @@ class Worker:
             send(self.ask, question)
         except BrokenPipeError:
             return self._died(question, deadline)
-        ready = select.select([self.answers, lifeline], [], [], question.deadline_s)[0]
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            ready = select.select([self.answers, lifeline, descriptor], [], [], question.deadline_s)[0]
+        finally:
+            os.close(descriptor)
         if lifeline in ready:  # nothing is sent while we owe an answer: this is the end of the pipe
             raise Closed
+        if descriptor in ready and not select.select([self.answers], [], [], 0)[0]:
+            return self._died(question, deadline)  # what it started may still hold its end of the pipe
         try:
             data = receive(self.answers, deadline)
         except Closed:

@@ -99,9 +99,14 @@ def _escape(character: str) -> str:
     return f"\\x{number:02x}" if number <= BYTE else f"\\u{number:04x}"
 
 
-def label(state: State | None) -> str:
-    """A state as it is shown: `NO-GO expected`, or `-` where nothing weighs."""
-    return "-" if state is None else f"{state.verdict.value}{' expected' if state.expected else ''}"
+def label(state: State) -> str:
+    """A state as it is shown, such as `NO-GO expected`."""
+    return f"{state.verdict.value}{' expected' if state.expected else ''}"
+
+
+def _unweighed(layer: LayerJudgement) -> str:
+    """What stands for the verdict of a layer in which nothing weighs."""
+    return "n/a" if all(c.finding.status is Status.NOT_APPLICABLE for c in layer.checks) else "noted"
 
 
 def _utc(moment: datetime) -> str:
@@ -160,21 +165,17 @@ class _Maker:
         return "everything it needs was tried here and works"
 
     def _layer(self, layer: LayerJudgement) -> LayerView:
-        worst = next(
-            (c for c in layer.checks if c.state and layer.state and c.state.verdict is layer.state.verdict),
-            None,
-        )
-        if layer.state is None:
-            worst = layer.checks[0]
+        text = self._text(layer.checks[0])
         if layer.state and layer.state.verdict is Verdict.GO:
-            proofs = [c for c in layer.checks if c.is_tried and c.proof]
-            named = proofs or [c for c in layer.checks if c.weight == "needs"]
-            text = self._text(named[0]) if named else f"{sum(c.state is not None for c in layer.checks)} checks met"
-        else:
-            text = (self._papers(worst, "speaks") or [self._text(worst)])[0] if worst else ""
+            weighing = [check for check in layer.checks if check.state]
+            shown = [c for c in weighing if c.proof] or [c for c in weighing if c.weight == "needs"]
+            text = self._text(shown[0]) if shown else f"met: {', '.join(check.id for check in weighing)}"
+        elif layer.state:
+            worst = next(c for c in layer.checks if c.state and c.state.verdict is layer.state.verdict)
+            text = (self._papers(worst, "speaks") or [self._text(worst)])[0]
         return LayerView(
             layer=layer.layer.value,
-            verdict=label(layer.state),
+            verdict=label(layer.state) if layer.state else _unweighed(layer),
             text=clean(text),
             checks=tuple(self._check(check) for check in layer.checks),
         )
@@ -224,4 +225,5 @@ def _told(call: Call) -> str:
             said = msgspec.json.encode(value).decode()
         case Failed(cause=cause, detail=detail):
             said = f"{cause.value if cause else 'not there'}: {detail}"
-    return f"{asked} → {said}"[:EVIDENCE_LIMIT]
+    told = f"{asked} → {said}"
+    return told if len(told) <= EVIDENCE_LIMIT else f"{told[: EVIDENCE_LIMIT - 1]}…"

@@ -69,6 +69,7 @@ NO_OBJECTION = "nothing documented speaks against it"
 def managed_memory_is_documented(platform: Platform) -> Finding:
     """Paper: concurrent managed memory is documented as missing on Windows, and so under WSL2.
 
+    Remedy: native-linux
     Source: NVIDIA, CUDA on WSL user guide, section 5.
     """
     return unmet(WSL2_LACKS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
@@ -77,6 +78,7 @@ def managed_memory_is_documented(platform: Platform) -> Finding:
 def pinned_memory_is_documented(platform: Platform) -> Finding:
     """Paper: pinned memory is documented as limited under WSL2; that it works at all is not in doubt.
 
+    Remedy: native-linux
     Source: NVIDIA, CUDA on WSL user guide, section 5; vllm-project/vllm#41496.
     """
     return unmet(WSL2_LIMITS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)

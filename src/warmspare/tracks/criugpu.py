@@ -92,6 +92,7 @@ NO_OBJECTION = "nothing documented speaks against it"
 def checkpoint_api_is_documented(platform: Platform) -> Finding:
     """Paper: NVIDIA says "restricted to Linux", and nobody reported GPU-PV either way.
 
+    Remedy: native-linux
     Source: CUDA driver API, group CUDA_CHECKPOINT.
     """
     return unmet(WSL2_DRIVER, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)

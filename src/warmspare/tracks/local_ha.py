@@ -12,7 +12,7 @@ from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, platf
 from warmspare.trials.awaited import NcclAllreduce, PeerCopy, Takeover
 
 TWO = "{count} GPUs: {pairs} pairs"
-ONE_ONLY = "only {count} GPU: a peer to take over needs a second one"
+ONE_ONLY = "a peer that takes over is a second GPU, and this machine has {count}"
 
 
 def two_gpus_are_there(gpus: Gpus) -> Finding:
@@ -96,6 +96,7 @@ NO_OBJECTION = "nothing documented speaks against it"
 def peer_access_is_documented(platform: Platform) -> Finding:
     """Paper: GPU-PV is not known to give one card access to another.
 
+    Remedy: native-linux
     Source: microsoft/WSL#6587; vllm-project/vllm#5161 (the P2P check hangs there).
     """
     return unmet(WSL2_P2P, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
@@ -104,6 +105,7 @@ def peer_access_is_documented(platform: Platform) -> Finding:
 def nvlink_is_documented(platform: Platform) -> Finding:
     """Paper: neither vendor mentions NVLink under WSL2; silence alone would prove nothing.
 
+    Remedy: native-linux
     Source: microsoft/WSL#6587; weicj/vLLM-2080Ti-Definitive#114.
     """
     return unmet(WSL2_NVLINK, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)

@@ -47,7 +47,7 @@ def broken(proof: Proof) -> Finding | None:
 
 
 GPUS = "NVIDIA GPUs: {count} ({sources})"
-NO_GPU = "no NVIDIA GPU was found ({sources})"
+NO_GPU = "no NVIDIA GPU was found"
 
 
 def gpu_is_there(gpus: Gpus) -> Finding:
@@ -58,7 +58,7 @@ def gpu_is_there(gpus: Gpus) -> Finding:
     """
     sources = tuple(f"{source}: {count}" for source, count in sorted(gpus.seen.items()))
     if gpus.count == 0:
-        return unmet(NO_GPU, sources=sources, remedy="get-a-gpu")
+        return unmet(NO_GPU, remedy="get-a-gpu")
     return met(GPUS, count=gpus.count, sources=sources)
 
 

@@ -8,6 +8,7 @@ have hung or died *there*.
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 import time
 import types
@@ -37,6 +38,11 @@ class Trial(msgspec.Struct, frozen=True):
     deadline_s: float
     touches: str
     quick: bool
+
+    @property
+    def place(self) -> str:
+        """Where its function is, `module:name`: how the keeper is told which trial to run."""
+        return f"{self.function.__module__}:{self.name}"
 
 
 class NotTried(Exception):
@@ -90,12 +96,15 @@ Event = StepEvent | ProofEvent | AbsentEvent | EndEvent
 
 
 class Steps:
-    """Given to a trial: names its steps, times them, and holds its scratch folder and token."""
+    """Given to a trial: names its steps, times them, and holds its scratch folder.
 
-    def __init__(self, tell: Callable[[Event], None], scratch: Path, token: str) -> None:
+    `patience_s` is how long it may wait for one sign of life: a quarter of its deadline.
+    """
+
+    def __init__(self, tell: Callable[[Event], None], scratch: Path, deadline_s: float) -> None:
         """Report through `tell`; `scratch` is a private folder that is cleared away afterwards."""
         self._tell = tell
-        self.scratch, self.token = scratch, token
+        self.scratch, self.patience_s = scratch, deadline_s / 4
         self.took_s: dict[str, float] = {}
         self.current: str | None = None
         self.lever_pulled = False
@@ -150,6 +159,12 @@ def trial(
 def discover(package: types.ModuleType) -> tuple[Trial, ...]:
     """All trials in the modules of `package`; a trial's name is its function's."""
     return tuple(_trial(function) for function in marked(package, "is_trial"))
+
+
+def at_place(place: str) -> Trial:
+    """The trial whose `place` this is."""
+    module, _, name = place.partition(":")
+    return _trial(getattr(importlib.import_module(module), name))
 
 
 def _trial(function: Callable[..., Any]) -> Trial:

@@ -33,7 +33,7 @@ def beat(path: str, keeper: int) -> None:
         _echo(far)
     far.close()
     beats = echoed = 0
-    with open(path, "a", buffering=1, encoding="ascii") as file:  # noqa: PTH123 # few imports, small dump
+    with open(path, "w", buffering=1, encoding="ascii") as file:  # noqa: PTH123 # few imports, small dump
         while _is_kept(keeper):
             beats += 1
             near.send(beats.to_bytes(8, "big"))

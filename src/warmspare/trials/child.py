@@ -22,7 +22,6 @@ from typing import Final
 
 import msgspec
 
-from warmspare import trials
 from warmspare.control import process
 from warmspare.model.facts import Cause
 from warmspare.trials.api import (
@@ -34,7 +33,7 @@ from warmspare.trials.api import (
     ProofEvent,
     Steps,
     Trial,
-    discover,
+    at_place,
 )
 
 PREFIX: Final = "warmspare-trial-"
@@ -45,7 +44,10 @@ LOCK_GRACE_S: Final = 5.0
 
 def scratch_roots() -> tuple[Path, ...]:
     """Where scratch folders may be made, the preferred first: disk, then memory for read-only disks."""
-    return tuple(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/dev/shm", "/run"))))  # noqa: S108 # mkdtemp makes private folders there
+    roots = ["/var/tmp", "/dev/shm", "/run"]  # noqa: S108 # mkdtemp makes private folders there
+    with contextlib.suppress(FileNotFoundError):  # it has tried to write, and could nowhere
+        roots.insert(0, tempfile.gettempdir())
+    return tuple(dict.fromkeys(map(Path, roots)))
 
 
 @contextlib.contextmanager
@@ -77,9 +79,18 @@ def sweep_stale() -> list[str]:
             for folder in root.glob(f"{PREFIX}*"):
                 token = folder.name.removeprefix(PREFIX).partition("-")[0]
                 if _is_stale(folder, token):
-                    left += [f"pid {pid}" for pid in process.end_tagged(token)]
-                    shutil.rmtree(folder, ignore_errors=True)
-                    left += [str(folder)] if folder.exists() else []
+                    left += clear(token)
+    return left
+
+
+def clear(token: str) -> list[str]:
+    """End every process that carries `token`, then remove its folder. Returns what stays."""
+    left = [f"pid {pid}" for pid in process.end_tagged(token)]
+    for root in scratch_roots():
+        with contextlib.suppress(OSError):
+            for folder in root.glob(f"{PREFIX}{token}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+                left += [str(folder)] if folder.exists() else []
     return left
 
 
@@ -102,9 +113,9 @@ def _is_stale(folder: Path, token: str) -> bool:
     return True
 
 
-def keep(name: str, token: str, lifeline: int, reports: int) -> None:
-    """Run the trial called `name` to its end and report every event on `reports`."""
-    trial = next(t for t in discover(trials) if t.name == name)
+def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int) -> None:
+    """Run the trial at `place` to its end and report every event on `reports`."""
+    trial = msgspec.structs.replace(at_place(place), deadline_s=deadline_s)
     waker, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     for number in (*STOPPING, signal.SIGCHLD):
@@ -113,7 +124,7 @@ def keep(name: str, token: str, lifeline: int, reports: int) -> None:
     end = EndEvent(how="cancelled")
     try:
         with scratch_folder(token) as folder:
-            body, events = _start(trial, folder, token)
+            body, events = _start(trial, folder)
             try:
                 end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
             finally:
@@ -127,7 +138,7 @@ def keep(name: str, token: str, lifeline: int, reports: int) -> None:
     _tell(reports, end)
 
 
-def _start(trial: Trial, folder: Path, token: str) -> tuple[int, int]:
+def _start(trial: Trial, folder: Path) -> tuple[int, int]:
     events, told = os.pipe()
     keeper = os.getpid()
     body = os.fork()
@@ -136,8 +147,12 @@ def _start(trial: Trial, folder: Path, token: str) -> tuple[int, int]:
         signal.set_wakeup_fd(-1)
         for number in (*STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        os.close(events)
-        _body(trial, Steps(lambda event: _tell(told, event), folder, token), told)
+        # Neither it nor what it starts may hold the folder's lock or our pipes, or wait for a reader of stderr.
+        for held in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, told}:  # noqa: PTH208 # names
+            with contextlib.suppress(OSError):
+                os.close(held)
+        os.dup2(1, 2)
+        _body(trial, Steps(lambda event: _tell(told, event), folder, trial.deadline_s), told)
     os.close(told)
     return body, events
 
@@ -166,12 +181,11 @@ def _result(trial: Trial, steps: Steps) -> Event:
 
 def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadline_s: float) -> EndEvent:
     lifeline, waker = stops
+    watched = [events, lifeline, waker]
     deadline = time.monotonic() + deadline_s
     status: int | None = None
-    while True:
-        ready = select.select([events, lifeline, waker], [], [], max(0.0, deadline - time.monotonic()))[0]
-        if not ready:
-            return EndEvent(how="deadline")
+    # The body's end counts, not its pipe's: a daemon it left may hold that open, and it may close it early.
+    while ready := select.select(watched, [], [], max(0.0, deadline - time.monotonic()) if status is None else 0.0)[0]:
         if waker in ready:
             if set(os.read(waker, 4096)) & set(STOPPING):
                 return EndEvent(how="cancelled")
@@ -181,12 +195,14 @@ def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadlin
         if events in ready:
             data = os.read(events, 65_536)
             if not data:
-                break
+                watched.remove(events)
             try:
                 _write(reports, data)
             except BrokenPipeError:
                 return EndEvent(how="cancelled")
-    code = os.waitstatus_to_exitcode(os.waitpid(body, 0)[1] if status is None else status)
+    if status is None:
+        return EndEvent(how="deadline")
+    code = os.waitstatus_to_exitcode(status)
     return EndEvent(how="signal", code=-code) if code < 0 else EndEvent(how="exit", code=code)
 
 

@@ -21,8 +21,6 @@ from warmspare.trials.api import NotTried, Steps, trial
 BEATS: Final = 3
 """How many lines a canary must write before it counts as alive."""
 
-WAIT_S: Final = 10.0
-
 
 class CriuRoundtrip(Proof, frozen=True, kw_only=True):
     """The full cycle of a CPU canary. `beats` are its counter before the dump and after the restore."""
@@ -54,13 +52,13 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
     images = steps.scratch / "images"
     images.mkdir()
     diary = steps.scratch / "beats"
-    pid = steps.prepare("start the canary", _start, diary)
+    pid = steps.prepare("start the canary", _start, diary, steps.patience_s)
     child_pid = _beats(diary)[-1].child_pid
 
     dumped = steps("dump", criu.dump, pid, images)
     if dumped.status:
         steps.refused(dumped.code, dumped.line)
-    if not _gone(pid, child_pid):
+    if not _gone(pid, child_pid, steps.patience_s):
         steps.wrong("CRIU said the process was dumped, and it still runs")
     before = _beats(diary)[-1]
     silent = diary.stat().st_size
@@ -68,10 +66,10 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
     restored = steps("restore", criu.restore, images)
     if restored.status:
         steps.refused(restored.code, restored.line)
-    after = steps("see it go on", _went_on, diary, silent)
-    if after is None:
+    beats = steps("see it go on", _went_on, diary, silent, steps.patience_s)
+    if not beats:
         steps.wrong("CRIU said the process was restored, and it wrote nothing more")
-    if problem := _difference(before, after):
+    if problem := _difference(before, beats):
         steps.wrong(problem)
     return CriuRoundtrip(
         outcome=Outcome(kind="done"),
@@ -79,11 +77,11 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
         dump_s=steps.took_s["dump"],
         restore_s=steps.took_s["restore"],
         image_mib=round(sum(f.stat().st_size for f in images.iterdir()) / 2**20, 2),
-        beats=(before.beats, after.beats),
+        beats=(before.beats, beats[-1].beats),
     )
 
 
-def _start(diary: Path) -> int:
+def _start(diary: Path, patience_s: float) -> int:
     """A canary with nothing of ours open: CRIU refuses a process that holds a pipe to the outside."""
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", canary.__file__, str(diary), str(os.getppid())],
@@ -93,7 +91,7 @@ def _start(diary: Path) -> int:
         cwd=diary.parent,
         start_new_session=True,
     )
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + patience_s
     while len(_beats(diary)) < BEATS:
         if child.poll() is not None or time.monotonic() > deadline:
             raise NotTried(Cause.CRASHED, f"the canary did not start (status {child.returncode})")
@@ -102,12 +100,12 @@ def _start(diary: Path) -> int:
     return child.pid
 
 
-def _gone(pid: int, child_pid: int) -> bool:
+def _gone(pid: int, child_pid: int, patience_s: float) -> bool:
     """Whether the dumped tree ended, waiting for it; reaped too, since a zombie keeps its pid taken.
 
     We are the root's parent; the child, an orphan by then, is the keeper's to reap.
     """
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
@@ -118,26 +116,31 @@ def _gone(pid: int, child_pid: int) -> bool:
 
 
 def _beats(diary: Path) -> list[Beat]:
-    """The whole lines written so far."""
+    """The whole lines written so far; one that is written over in part is no beat."""
     try:
-        lines = diary.read_text(encoding="ascii").split("\n")[:-1]
+        lines = diary.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
     except FileNotFoundError:
         return []
-    return [msgspec.convert(line.split(" "), Beat, strict=False) for line in lines]
+    beats = []
+    for line in lines:
+        with contextlib.suppress(msgspec.ValidationError):
+            beats.append(msgspec.convert(line.split(" "), Beat, strict=False))
+    return beats
 
 
-def _went_on(diary: Path, silent: int) -> Beat | None:
-    deadline = time.monotonic() + WAIT_S
+def _went_on(diary: Path, silent: int, patience_s: float) -> list[Beat]:
+    deadline = time.monotonic() + patience_s
     had = len(_beats(diary))
     while time.monotonic() < deadline:
         if diary.stat().st_size > silent and len(beats := _beats(diary)) >= had + BEATS:
-            return beats[-1]
+            return beats
         time.sleep(canary.BEAT_S)
-    return None
+    return []
 
 
-def _difference(before: Beat, after: Beat) -> str | None:
-    """What did not go on, or None: the secret is the same, every counter moved on, the pids are the old."""
+def _difference(before: Beat, beats: list[Beat]) -> str | None:
+    """What did not go on, or None: the secret, every counter, the pids, and the place in the open file."""
+    after = beats[-1]
     if after.digest != before.digest:
         return "the process that writes now is not the one that was dumped: its memory differs"
     for name in ("beats", "threads", "child"):
@@ -145,4 +148,6 @@ def _difference(before: Beat, after: Beat) -> str | None:
             return f"the counter of {name} did not go on"
     if (after.pid, after.child_pid) != (before.pid, before.child_pid):
         return "the process came back under another pid"
+    if [beat.beats for beat in beats] != list(range(1, after.beats + 1)):
+        return "lines of its open file were lost or written over"
     return None

@@ -19,11 +19,12 @@ import msgspec
 import warmspare
 from warmspare.control import process
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing
+from warmspare.trials import child
 from warmspare.trials.api import AbsentEvent, EndEvent, Event, ProofEvent, StepEvent, Trial
 
 _START: Final = (
-    "import sys; sys.path.insert(0, sys.argv[5]); from warmspare.trials import child;"
-    " child.keep(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))"
+    "import sys; place, deadline_s, token, held, told, root = sys.argv[1:]; sys.path.append(root);"
+    " from warmspare.trials import child; child.keep(place, float(deadline_s), token, int(held), int(told))"
 )
 GRACE_S: Final = 5.0
 """What a keeper may take beyond the trial's deadline and the time that killing takes."""
@@ -39,14 +40,19 @@ class Run(msgspec.Struct, frozen=True):
 def run(trial: Trial, progress: Callable[[StepEvent], None]) -> Run:
     """Run one trial to its end; an exception here (Ctrl-C) cancels it and waits until all is cleared away."""
     token = secrets.token_hex(8)
-    with _keeper(trial, token) as (keeper, reports):
-        story = _Story(trial)
-        for event in _events(reports, time.monotonic() + trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
-            story.add(event)
-            if isinstance(event, StepEvent):
-                progress(event)
-    left = story.end.left if story.end else tuple(f"pid {pid}" for pid in process.end_tagged(token))
-    return Run(story.reading(), left if keeper.returncode is not None else (*left, f"pid {keeper.pid}"))
+    story = _Story(trial)
+    left: list[str] = []
+    try:
+        with _keeper(trial, token) as (keeper, reports):
+            for event in _events(reports, time.monotonic() + trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
+                story.add(event)
+                if isinstance(event, StepEvent):
+                    progress(event)
+    finally:
+        if story.end is None:  # cancelled, or the keeper was killed and could clear nothing away
+            left += child.clear(token)
+    left += story.end.left if story.end else ()
+    return Run(story.reading(), (*left, f"pid {keeper.pid}") if keeper.returncode is None else tuple(left))
 
 
 @contextlib.contextmanager
@@ -54,9 +60,9 @@ def _keeper(trial: Trial, token: str) -> Iterator[tuple[subprocess.Popen[bytes],
     held, lifeline = os.pipe()
     reports, told = os.pipe()
     root = str(Path(warmspare.__file__).parent.parent)
-    command = [sys.executable, "-P", "-c", _START, trial.name, token, str(held), str(told), root]
+    arguments = (trial.place, str(trial.deadline_s), token, str(held), str(told), root)
     keeper = subprocess.Popen(
-        command,
+        [sys.executable, "-P", "-c", _START, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(held, told),
@@ -101,10 +107,13 @@ class _Story:
         match event:
             case StepEvent(lever=lever):
                 # Once a lever was pulled, what happens between two steps is still its consequence.
-                if lever or self.step is None:
+                if lever or not (self.step and self.step.lever):
                     self.step = event
             case ProofEvent(proof=proof):
-                self.result = msgspec.convert(proof, self.trial.proof)
+                try:
+                    self.result = msgspec.convert(proof, self.trial.proof)
+                except msgspec.ValidationError as error:
+                    self.result = Absent(cause=Cause.INVALID, detail=f"not a proof: {error}")
             case AbsentEvent(cause=cause, detail=detail):
                 self.result = Absent(cause=cause, detail=detail)
             case EndEvent():
