@@ -43,7 +43,7 @@ def facts() -> tuple[type[Fact], ...]:
 def rules(known: Tracks) -> dict[str, Rule]:
     """Every requirement and every paper of the given tracks, by id."""
     weighed = [w for _, track in known.values() for w in track.weighed]
-    return {rule.id: rule for w in weighed for rule in (w.rule, *w.papers)}
+    return {rule.id: rule for w in weighed for rule in (w.rule, *(p.rule for p in w.papers))}
 
 
 def trials_of(track: Track, known: tuple[Trial, ...]) -> tuple[Trial, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from warmspare.model.asking import find
+import msgspec
+
+from warmspare.model.asking import Found, find
 from warmspare.model.facts import Cause, Readings, Standing
 from warmspare.model.findings import Finding, Status, not_applicable, undecided
-from warmspare.model.requirements import Rule
-from warmspare.model.tracks import Layer, Track, Weighed
+from warmspare.model.tracks import Layer, PlacedPaper, Track, Weighed
 from warmspare.model.verdicts import (
     Check,
     Judgement,
@@ -33,8 +34,9 @@ def judge(readings: Readings, tracks: Mapping[str, tuple[str, Track]]) -> Judgem
 def _track(name: str, question: str, track: Track, readings: Readings) -> TrackJudgement:
     gated = dict(reversed(list(_gated(track, readings))))  # of two gates over a layer the first one speaks
     checks = [
-        _check(weighed, readings, None if weighed.rule.function in track.gates else gated.get(weighed.layer))
+        check
         for weighed in track.weighed
+        for check in _checks(weighed, readings, {} if weighed.rule.function in track.gates else gated)
     ]
     layers = []
     for layer in Layer:
@@ -59,17 +61,18 @@ def _gated(track: Track, readings: Readings) -> Iterator[tuple[Layer, str]]:
             yield from ((layer, found.text) for layer in layers)
 
 
-def _check(weighed: Weighed, readings: Readings, gate: str | None) -> Check:
+def _checks(weighed: Weighed, readings: Readings, gates: Mapping[Layer, str]) -> Iterator[Check]:
+    """The rule's own check, and one for each of its papers that stands in another layer."""
+    gate = gates.get(weighed.layer)
     found = find(weighed.rule, readings)
-    finding, silenced = found.finding, False
-    papers: tuple[Paper, ...] = ()
+    finding, silenced = found.finding, gate is not None
     if gate is not None:
         finding = not_applicable(GATED, gate=gate)
     elif weighed.rule.is_proof and finding.status is Status.MET and found.standing is Standing.REPORTED:
         finding, silenced = undecided(REPORTED_ONLY, text=finding.text, cause=Cause.UNASKED), True
-    if gate is None:
-        papers = tuple(_paper(paper, readings, finding, silenced=silenced) for paper in weighed.papers)
-    return Check(
+    open_proof = finding.status is Status.UNDECIDED and not silenced
+    papers = [] if gate is not None else [_paper(p, readings, finding, open_proof=open_proof) for p in weighed.papers]
+    yield Check(
         id=weighed.rule.id,
         layer=weighed.layer,
         weight=weighed.weight,
@@ -79,18 +82,42 @@ def _check(weighed: Weighed, readings: Readings, gate: str | None) -> Check:
         state=_state(weighed.weight, finding.status, expected=any(p.role == "speaks" for p in papers)),
         parts=found.parts,
         refs=found.refs,
-        papers=papers,
+        papers=tuple(papers),
     )
+    roles = {paper.id: paper.role for paper in papers}
+    for placed in weighed.papers:
+        if placed.layer is not weighed.layer:
+            check = _paper_check(placed, weighed, find(placed.rule, readings), gate or gates.get(placed.layer))
+            # Against a proof that passed it weighs nothing; beside one that failed it says where the stack breaks.
+            counts = open_proof or Status.UNMET is finding.status or check.finding.status is Status.MET
+            role = roles.get(placed.rule.id, "silent")
+            yield msgspec.structs.replace(check, role=role, state=check.state if counts else None)
 
 
-def _paper(rule: Rule, readings: Readings, proof: Finding, *, silenced: bool) -> Paper:
-    finding = find(rule, readings).finding
+def _paper(placed: PlacedPaper, readings: Readings, proof: Finding, *, open_proof: bool) -> Paper:
+    finding = find(placed.rule, readings).finding
     role: Role = "silent"
-    if finding.status is Status.UNMET and proof.status is Status.UNDECIDED and not silenced:
+    if finding.status is Status.UNMET and open_proof:
         role = "speaks"
     elif finding.status is Status.UNMET and proof.status is Status.MET:
         role = "refuted"
-    return Paper(id=rule.id, finding=finding, role=role)
+    return Paper(id=placed.rule.id, layer=placed.layer, finding=finding, role=role)
+
+
+def _paper_check(placed: PlacedPaper, proof: Weighed, found: Found, gate: str | None) -> Check:
+    finding = found.finding if gate is None else not_applicable(GATED, gate=gate)
+    return Check(
+        id=placed.rule.id,
+        layer=placed.layer,
+        weight="expects",
+        proof=False,
+        finding=finding,
+        standing=found.standing,
+        state=_state(proof.weight, finding.status, expected=finding.status is Status.UNMET),
+        parts=found.parts,
+        refs=found.refs,
+        predicts=proof.rule.id,
+    )
 
 
 def _state(weight: str, status: Status, *, expected: bool) -> State | None:

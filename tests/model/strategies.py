@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -254,7 +254,7 @@ def cases(draw: st.DrawFn) -> Case:
     made = {f"r{i}": draw(specs(f"r{i}", proof=i == 0 or None, good=good)) for i in range(count)}
     functions = {name: spec.function() for name, spec in made.items()}
     weights: dict[str, dict[Layer, list[Requirement]]] = {"needs": {}, "wants": {}, "notes": {}}
-    expects: dict[Requirement, list[Requirement]] = {}
+    expects: dict[Requirement, Sequence[Requirement] | dict[Layer, list[Requirement]]] = {}
     gates: dict[Requirement, list[Layer]] = {}
     for (name, function), spec in zip(functions.items(), list(made.values()), strict=True):
         weight = "needs" if name == "r0" else draw(st.sampled_from(["needs", "wants", "wants", "notes"]))
@@ -264,7 +264,8 @@ def cases(draw: st.DrawFn) -> Case:
             ids = [f"{name}p{i}" for i in range(draw(st.integers(0, 2)))]
             papers = {paper: draw(specs(paper, proof=False)) for paper in ids}
             made |= papers
-            expects[function] = [paper.function() for paper in papers.values()]
+            said = [paper.function() for paper in papers.values()]
+            expects[function] = {draw(st.sampled_from(LAYERS)): said} if draw(st.booleans()) else said
         if weight == "needs" and place < 2 and not any(w.reading for w in spec.wants) and draw(st.booleans()):
             gates[function] = [LAYERS[2]]
     needs, wants, notes = weights.values()

@@ -75,7 +75,9 @@ def snapshot(*answers: Answer, text: str = "", outcome: Outcome | None = None) -
     }
     if outcome:
         entries["trial", HOST] = Known(value=Trial(outcome=outcome), standing=Standing.TRIED, at=AT)
-    calls = tuple(Call(verb="run", args=("cat", f"/x/{text}"), answer=answer) for answer in (*answers, Said("")))
+    calls = tuple(
+        Call(verb="run", args=("cat", f"/sys/fs/cgroup/{text}/memory.max"), answer=answer) for answer in (*answers, Said(""))
+    )
     return Snapshot(
         made_by="w", made_at=AT, redacted=False, readings=Readings(entries), transcript=calls, notes=(f"of {text}",)
     )

@@ -81,7 +81,7 @@ class Explainer:
     def _places(self, rule: Rule) -> Iterator[tuple[str, Weighed]]:
         for track, (_, table) in self.tracks.items():
             for weighed in table.weighed:
-                if rule.id == weighed.rule.id or rule.id in [paper.id for paper in weighed.papers]:
+                if rule.id == weighed.rule.id or rule.id in [paper.rule.id for paper in weighed.papers]:
                     yield track, weighed
 
     def _track(self, name: str) -> Iterator[str]:
@@ -91,7 +91,7 @@ class Explainer:
         for weighed in track.weighed:
             yield f"  {weighed.layer.value:<11} {weighed.weight:<6} {weighed.rule.id}"
             for paper in weighed.papers:
-                yield f"  {'':<11} {'paper':<6} {paper.id}"
+                yield f"  {paper.layer.value:<11} {'paper':<6} {paper.rule.id}"
 
     def _trial(self, name: str) -> Iterator[str]:
         trial = self.trials[name]
@@ -124,7 +124,8 @@ class Explainer:
 def _place(track: str, weighed: Weighed, rule: Rule) -> str:
     if rule.id == weighed.rule.id:
         return f"{track}: {weighed.weight}, layer {weighed.layer.value}"
-    return f"{track}: paper on {weighed.rule.id}, layer {weighed.layer.value}"
+    layer = next(paper.layer for paper in weighed.papers if paper.rule.id == rule.id)
+    return f"{track}: paper on {weighed.rule.id}, layer {layer.value}"
 
 
 def _fill(text: str, indent: str) -> str:

@@ -32,17 +32,17 @@ def identities(secret: bytes | None) -> Identities:
     return Identities(
         hosts=tuple(sorted(filter(None, hosts))),
         users=tuple(sorted(name for name in users if name and _is_person(name))),
-        key=_machine_id() or secret or secrets.token_bytes(32),
+        key=_machine_id() + (secret or b"") or secrets.token_bytes(32),
     )
 
 
-def _machine_id() -> bytes | None:
+def _machine_id() -> bytes:
     """A digest of the machine id, which is itself a secret. Source: machine-id(5)."""
     try:
         machine = Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip()
     except OSError:
-        return None
-    return hashlib.sha256(f"warmspare:{machine}".encode()).digest() if machine else None
+        return b""
+    return hashlib.sha256(f"warmspare:{machine}".encode()).digest() if machine else b""
 
 
 def _name_of(uid: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -20,7 +20,11 @@ from warmspare.model.snapshot import Snapshot
 from warmspare.model.transcript import Call, Failed, Gave, Listed, Ran, Said
 
 HEX: Final = "[0-9a-fA-F]"
-UUID: Final = re.compile(rf"(?<!{HEX}){HEX}{{8}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{12}}(?!{HEX})")
+UUID: Final = re.compile(
+    rf"(?<!{HEX}){HEX}{{8}}(?P<dash>[-_]){HEX}{{4}}(?P=dash){HEX}{{4}}(?P=dash){HEX}{{4}}(?P=dash){HEX}{{12}}(?!{HEX})"
+)
+LONG: Final = re.compile(rf"(?<![0-9a-zA-Z]){HEX}{{32,64}}(?![0-9a-zA-Z])")
+"""Ids of containers and machines."""
 SERIAL: Final = re.compile(r"(?i)((?:serial(?:[ _]?(?:number|no))?|board id|machine-id)[\W_]{1,80})([\w.-]{4,64})")
 MAC: Final = re.compile(rf"(?<!{HEX})(?<!{HEX}[:-])(?:{HEX}{{2}}[:-]){{5,19}}{HEX}{{2}}(?!{HEX})(?![:-]{HEX})")
 NAME: Final = r"(?P<name>[^/\\\s:'\"]+(?: [^/\\\s:'\"]+){0,3}(?=[/\\])|[^/\\\s:'\"]{1,64})"
@@ -48,7 +52,7 @@ def redact(snapshot: Snapshot, who: Identities) -> Snapshot:
     """The snapshot without hostnames, serials, UUIDs, MAC addresses, user names and home paths."""
     if snapshot.redacted:
         return snapshot
-    cleaner = _Cleaner(who)
+    cleaner = _Cleaner(who, (arg for call in snapshot.transcript for arg in call.args))
     return msgspec.structs.replace(
         snapshot,
         redacted=True,
@@ -59,20 +63,23 @@ def redact(snapshot: Snapshot, who: Identities) -> Snapshot:
 
 
 class _Cleaner:
-    def __init__(self, who: Identities) -> None:
+    def __init__(self, who: Identities, questions: Iterable[str]) -> None:
         self._key = who.key
-        self._words = {name.lower(): f"host-{self._digest('host', name.lower())[:6]}" for name in who.hosts}
-        self._words |= {name.lower(): f"user-{self._digest('user', name.lower())[:6]}" for name in who.users}
-        names = sorted(filter(None, (*who.hosts, *who.users)), key=len, reverse=True)
-        any_name = "|".join(map(re.escape, names))
-        self._named = re.compile(rf"(?i)(?<![a-z0-9-])(?:{any_name})(?![a-z0-9-])") if names else None
+        asked = _vocabulary(questions)
+        hosts = [name for name in who.hosts if name and name.lower() not in asked]
+        users = [name for name in who.users if name and name.lower() not in asked]
+        self._words = {name.lower(): f"host-{self._digest('host', name.lower())[:6]}" for name in hosts}
+        self._words |= {name.lower(): f"user-{self._digest('user', name.lower())[:6]}" for name in users}
+        # A host's name may stand in a file's name; a user called admin is not in sys_admin.
+        found = [_any_of(hosts, "a-z0-9-"), _any_of(users, "a-z0-9_-")]
+        self._named = [pattern for pattern in found if pattern]
 
     def _digest(self, kind: str, name: str) -> str:
         return hmac.new(self._key, f"{kind}:{name}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
     def _uuid(self, found: re.Match[str]) -> str:
-        d = self._digest("uuid", found[0].lower())
-        return f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:32]}"
+        d = self._digest("uuid", found[0].lower().replace("_", "-"))
+        return found["dash"].join((d[:8], d[8:12], d[12:16], d[16:20], d[20:32]))
 
     def _home(self, found: re.Match[str]) -> str:
         name = found["name"].lower()
@@ -81,10 +88,11 @@ class _Cleaner:
     def text(self, text: str) -> str:
         """Any text of a machine; never longer than a snapshot may hold."""
         text = SERIAL.sub(lambda m: f"{m[1]}{self._digest('serial', m[2])[:12]}", UUID.sub(self._uuid, text))
+        text = LONG.sub(lambda m: self._digest("id", m[0].lower())[: len(m[0])], text)
         text = BUILDER.sub("(builder@redacted)", MAC.sub("00:00:00:00:00:00", text))
         text = HOME.sub(self._home, text)
-        if self._named:
-            text = self._named.sub(lambda m: self._words[m[0].lower()], text)
+        for named in self._named:
+            text = named.sub(lambda m: self._words[m[0].lower()], text)
         return text[:TEXT_LIMIT]
 
     def secret(self, text: str) -> str:
@@ -114,10 +122,8 @@ class _Cleaner:
             case tuple() | list():
                 return type(value)(self._value(item, clean) for item in value)
             case dict():
-                return {
-                    clean(key): self._value(item, self.secret if SECRET.search(key) else clean)
-                    for key, item in value.items()
-                }
+                items = {key: self._value(v, self.secret if SECRET.search(key) else clean) for key, v in value.items()}
+                return {clean(key): item for key, item in items.items()}
             case msgspec.Struct():
                 return self._struct(value)
         return value
@@ -138,6 +144,21 @@ class _Cleaner:
                 code = None if code is None else self.text(code)
                 answer = msgspec.structs.replace(failed, detail=self.text(failed.detail), code=code)
         return msgspec.structs.replace(call, args=tuple(map(self.text, call.args)), answer=answer)
+
+
+def _vocabulary(questions: Iterable[str]) -> frozenset[str]:
+    """Words that our own questions are made of: no identity, and a replay must find them again.
+
+    Home folders and control groups carry the machine's own names into a question; those are left out.
+    """
+    own = (HOME.sub(" ", q.rsplit("/", 1)[1] if q.startswith("/sys/fs/cgroup/") else q) for q in questions)
+    words = {word for question in own for word in re.findall(r"[a-z0-9_-]+", question.lower())}
+    return frozenset(words | {part for word in words for part in re.split(r"[_-]", word)})
+
+
+def _any_of(names: Iterable[str], word: str) -> re.Pattern[str] | None:
+    found = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.compile(rf"(?i)(?<![{word}])(?:{found})(?![{word}])") if found else None
 
 
 def _is_vocabulary(hint: object) -> bool:

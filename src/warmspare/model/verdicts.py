@@ -67,16 +67,20 @@ class Paper(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
+    layer: Layer
     finding: Finding
     role: Role
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One requirement on this machine: its finding, its weight and the evidence behind it."""
+    """One requirement on this machine: its finding, its weight and the evidence behind it.
+
+    A paper that stands in another layer than the proof it `predicts` is a check of its own there.
+    """
 
     id: str
     layer: Layer
-    weight: Literal["needs", "wants", "notes"]
+    weight: Literal["needs", "wants", "notes", "expects"]
     proof: bool
     finding: Finding
     standing: Standing | None = None
@@ -84,6 +88,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...] = ()
     refs: tuple[int, ...] = ()
     papers: tuple[Paper, ...] = ()
+    predicts: str | None = None
+    role: Role | None = None
 
     @property
     def is_tried(self) -> bool:
@@ -119,7 +125,7 @@ class TrackJudgement(msgspec.Struct, frozen=True, kw_only=True):
             return None
         for layer in self.layers:
             for check in layer.checks:
-                if check.state and check.state.verdict is self.state.verdict:
+                if check.state == self.state:
                     return check
         return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -72,11 +72,14 @@ class ParentDeathSignal(Ability, frozen=True, kw_only=True):
     """PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER: what keeps trials from leaving processes behind."""
 
 
+Family = Literal["unix", "inet_tcp", "inet_udp", "inet_raw", "inet6_tcp", "inet6_udp", "inet6_raw", "packet", "netlink"]
+
+
 class SockDiag(Fact, frozen=True, kw_only=True):
     """Which socket families the kernel can list for us (sock_diag(7)), with the errno of those it cannot."""
 
-    working: tuple[str, ...]
-    refused: dict[str, str]
+    working: tuple[Family, ...]
+    refused: dict[Family, str]
 
 
 class KernelConfig(Fact, frozen=True, kw_only=True):
@@ -84,7 +87,7 @@ class KernelConfig(Fact, frozen=True, kw_only=True):
 
     found: bool
     path: str | None
-    options: dict[str, str]
+    options: dict[str, Literal["y", "m", "n"]]
 
 
 @probe
@@ -157,7 +160,7 @@ def parent_death_signal(host: Host) -> ParentDeathSignal:
 @probe
 def sock_diag(host: Host) -> SockDiag:
     """From WSL2 kernel 6.6 on, unix and packet diag are modules: ask, do not read the configuration."""
-    families: dict[str, Any] = host.experiment("sock_diag")["families"]
+    families: dict[Family, Any] = host.experiment("sock_diag")["families"]
     return SockDiag(
         working=tuple(sorted(name for name, answer in families.items() if answer["works"])),
         refused={name: str(answer["errno"]) for name, answer in sorted(families.items()) if not answer["works"]},
@@ -168,7 +171,9 @@ def sock_diag(host: Host) -> SockDiag:
 def kernel_config(host: Host) -> KernelConfig:
     """The configuration the kernel was built with, where one is to be found."""
     answer = host.experiment("kernel_config")
-    options = {str(name): str(value) for name, value in answer["options"].items()}
+    options = cast("dict[str, Literal['y', 'm', 'n']]", answer["options"])
+    if not set(options.values()) <= {"y", "m", "n"}:
+        raise Unreadable(Cause.INVALID, "an option is neither built in, a module nor off")
     return KernelConfig(found=answer["path"] is not None, path=answer["path"], options=options)
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from warmspare.host.port import Host, Missing, Unreadable
 from warmspare.model.facts import Cause, Count, Fact
 from warmspare.probes.api import probe
 
 SELF: Final = "/proc/self/status"
-NAMES: Final = {
+Name = Literal[
+    "chown",
+    "setgid",
+    "setuid",
+    "net_admin",
+    "ipc_lock",
+    "sys_ptrace",
+    "sys_admin",
+    "sys_resource",
+    "checkpoint_restore",
+]
+NAMES: Final[dict[int, Name]] = {
     0: "chown", 6: "setgid", 7: "setuid", 12: "net_admin", 14: "ipc_lock", 19: "sys_ptrace", 21: "sys_admin",
     24: "sys_resource", 40: "checkpoint_restore",
 }  # fmt: skip
@@ -21,7 +32,7 @@ class Capabilities(Fact, frozen=True, kw_only=True):
     """The user we run as and its effective capabilities, those that matter here."""
 
     root: bool
-    effective: tuple[str, ...]
+    effective: tuple[Name, ...]
     no_new_privs: bool
 
 

@@ -24,6 +24,7 @@ from warmspare.tracks.api import Remedy
 
 EVIDENCE_LIMIT: Final = 160
 BYTE: Final = 0xFF
+EXPECTED, REFUTED = "expected to fail", "refuted here"
 MARKS: Final = {
     Status.MET: "met",
     Status.UNMET: "unmet",
@@ -168,10 +169,11 @@ class _Maker:
         text = self._text(layer.checks[0])
         if layer.state and layer.state.verdict is Verdict.GO:
             weighing = [check for check in layer.checks if check.state]
-            shown = [c for c in weighing if c.proof] or [c for c in weighing if c.weight == "needs"]
+            needed = [c for c in weighing if c.weight == "needs" or len(weighing) == 1]
+            shown = [c for c in weighing if c.proof] or needed
             text = self._text(shown[0]) if shown else f"met: {', '.join(check.id for check in weighing)}"
         elif layer.state:
-            worst = next(c for c in layer.checks if c.state and c.state.verdict is layer.state.verdict)
+            worst = next(c for c in layer.checks if c.state == layer.state)
             text = (self._papers(worst, "speaks") or [self._text(worst)])[0]
         return LayerView(
             layer=layer.layer.value,
@@ -195,11 +197,13 @@ class _Maker:
         )
 
     def _text(self, check: Check) -> str:
-        return check.finding.text
+        said = {"speaks": f"{EXPECTED}: ", "refuted": f"{REFUTED}: "}.get(check.role or "", "")
+        return said + check.finding.text
 
     def _papers(self, check: Check, role: str) -> list[str]:
-        said = {"speaks": "expected to fail", "refuted": "refuted here"}[role]
-        return [f"{said}: {p.finding.text} [{p.id}]" for p in check.papers if p.role == role]
+        said = {"speaks": EXPECTED, "refuted": REFUTED}[role]
+        mine = [p for p in check.papers if p.role == role and p.layer is check.layer]
+        return [f"{said}: {p.finding.text} [{p.id}]" for p in mine]
 
     def _remedy(self, check: Check) -> str | None:
         named = [p.finding.remedy for p in check.papers if p.role == "speaks"] + [check.finding.remedy]

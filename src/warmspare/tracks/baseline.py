@@ -15,7 +15,7 @@ from warmspare.tracks.shared import (
     memory_may_be_locked,
     platform_is_named,
 )
-from warmspare.trials.awaited import CudaCompute, HostSpeed, ManagedMemory, PinnedMemory
+from warmspare.trials.awaited import CudaCompute, CudaVmm, HostSpeed, ManagedMemory, PinnedMemory
 
 COMPUTES = "CUDA initialised, and a kernel's result was right"
 
@@ -34,6 +34,17 @@ def pinned_memory_works(proof: PinnedMemory) -> Finding:
     Source: NVIDIA, CUDA on WSL user guide, section 5 ("availability for applications is limited").
     """
     return broken(proof) or met(PINNED, budget_mib=proof.budget_mib)
+
+
+REMAPPED = "memory was mapped, unmapped and mapped again at the same address with its content right"
+
+
+def cuda_vmm_works(proof: CudaVmm) -> Finding:
+    """VLLM's Sleep Mode stands on it: addresses are kept while the memory behind them is given back.
+
+    Source: vLLM csrc/cumem_allocator.cpp; withcatai/node-llama-cpp#610 (shaky under WSL2, so it is tried).
+    """
+    return broken(proof) or met(REMAPPED)
 
 
 MANAGED = "CPU and GPU used managed memory at the same time"
@@ -99,10 +110,9 @@ def no_card_is_in_tcc(windows: WindowsDriver) -> Finding:
 TRACK = Track(
     needs={
         Layer.HARDWARE: [gpu_is_there],
-        Layer.DRIVER: [driver_is_there],
         Layer.PROOF: [cuda_computes],
     },
-    wants={Layer.PROOF: [pinned_memory_works, managed_memory_works]},
+    wants={Layer.PROOF: [pinned_memory_works, cuda_vmm_works, managed_memory_works]},
     notes={
         Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
         Layer.PRIVILEGES: [memory_is_not_limited, memory_may_be_locked],
@@ -110,9 +120,9 @@ TRACK = Track(
         Layer.PROOF: [host_speed_is_known],
     },
     expects={
-        cuda_computes: [no_card_is_in_tcc],
-        pinned_memory_works: [pinned_memory_is_documented],
-        managed_memory_works: [managed_memory_is_documented],
+        cuda_computes: {Layer.DRIVER: [driver_is_there, no_card_is_in_tcc]},
+        pinned_memory_works: {Layer.PLATFORM: [pinned_memory_is_documented]},
+        managed_memory_works: {Layer.PLATFORM: [managed_memory_is_documented]},
     },
     gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
 )

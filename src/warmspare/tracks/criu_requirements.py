@@ -69,20 +69,29 @@ def criu_fits_this_kernel(check: CriuCheck) -> Finding:
 CAN = "seccomp can be suspended"
 NOTHING = "no filter is on us: nothing to suspend"
 CANNOT = "a seccomp filter is on us, and suspending it fails ({errno})"
+CRIU_CANNOT = "a seccomp filter is on us, and CRIU says that it cannot suspend it"
 
 
-def seccomp_can_be_suspended(suspend: SuspendSeccomp, seccomp: Seccomp, criu: CriuSeccompSuspend) -> Finding:
+def seccomp_can_be_suspended(suspend: SuspendSeccomp, seccomp: Seccomp) -> Finding:
     """Paper: CRIU cannot dump a process under a filter that it may not suspend.
 
     Remedy: networking-nat
-    Remedy: run-as-root
-    Source: checkpoint-restore/criu#2391; criu check --feature seccomp_suspend.
+    Source: checkpoint-restore/criu#2391; PTRACE_O_SUSPEND_SECCOMP, ptrace(2).
     """
     if seccomp.mode == 0:
         return met(NOTHING)
-    if suspend.works and criu.supported:
-        return met(CAN)
-    return unmet(CANNOT, errno=suspend.errno or "as CRIU says", remedy="networking-nat")
+    return met(CAN) if suspend.works else unmet(CANNOT, errno=suspend.errno, remedy="networking-nat")
+
+
+def criu_suspends_seccomp(criu: CriuSeccompSuspend, seccomp: Seccomp) -> Finding:
+    """Paper: CRIU's own word on the same, which a plain `criu check` does not ask for.
+
+    Remedy: networking-nat
+    Source: criu check --feature seccomp_suspend; microsoft/WSL#9993.
+    """
+    if seccomp.mode == 0:
+        return met(NOTHING)
+    return met(CAN) if criu.supported else unmet(CRIU_CANNOT, remedy="networking-nat")
 
 
 NO_FILTER = "PID 1 has no seccomp filter"
@@ -94,14 +103,14 @@ def pid1_has_no_filter(pid1: SeccompOfPid1, wsl: Wsl) -> Finding:
     """Paper: on WSL2 the mirrored networking mode puts a filter on PID 1, and CRIU then refuses to dump.
 
     Remedy: networking-nat
-    Remedy: run-as-root
+    Remedy: lift-seccomp
     Source: microsoft/WSL#9548, #9993; the NAT mode is free of it.
     """
     if pid1.mode == 0:
         return met(NO_FILTER)
     if wsl.version or wsl.networking_mode:
         return unmet(FILTER_WSL, mode=wsl.networking_mode, remedy="networking-nat")
-    return unmet(FILTER, remedy="run-as-root")
+    return unmet(FILTER, remedy="lift-seccomp")
 
 
 PLUGIN = "the CUDA plugin is at {path}"

@@ -9,6 +9,7 @@ from warmspare.probes.platform import Platform
 from warmspare.tracks.criu_requirements import (
     criu_fits_this_kernel,
     criu_is_there,
+    criu_suspends_seccomp,
     pid1_has_no_filter,
     plugin_is_there,
     process_survives_on_disk,
@@ -39,6 +40,7 @@ from warmspare.trials.awaited import CriugpuRoundtrip, GpuSuspend
 
 FIRST_DRIVER = 570
 SURVIVED = "the canary's bytes survived; {mib_freed} MiB were freed in {suspend_s:.2f} s"
+NOTHING_FREED = "the suspend said it was done, and no VRAM was seen freed"
 CHANGED = "the canary's bytes changed"
 
 
@@ -52,6 +54,8 @@ def vram_survives(proof: GpuSuspend) -> Finding:
         return failed
     if not proof.bytes_survived:
         return unmet(CHANGED, remedy="newer-driver")
+    if not proof.mib_freed:
+        return unmet(NOTHING_FREED)
     return met(SURVIVED, mib_freed=proof.mib_freed, suspend_s=proof.suspend_s)
 
 
@@ -59,7 +63,10 @@ TO_DISK = "dumped in {dump_s:.1f} s, restored in {restore_s:.1f} s, bytes and co
 
 
 def gpu_process_survives_on_disk(proof: CriugpuRoundtrip) -> Finding:
-    """Without this a process can be suspended in memory only, and does not outlive a reboot or a crash."""
+    """Without this a process can be suspended in memory only, and does not outlive a reboot or a crash.
+
+    Remedy: newer-driver
+    """
     if failed := broken(proof):
         return failed
     if not proof.bytes_survived:
@@ -101,18 +108,9 @@ def checkpoint_api_is_documented(platform: Platform) -> Finding:
 TRACK = Track(
     needs={
         Layer.HARDWARE: [gpu_is_there],
-        Layer.DRIVER: [driver_is_there],
         Layer.PROOF: [vram_survives],
     },
     wants={
-        Layer.KERNEL: [
-            kernel_has_memfd,
-            kernel_has_kcmp,
-            kernel_has_map_files,
-            kernel_can_choose_pids,
-            kernel_lists_sockets,
-        ],
-        Layer.PRIVILEGES: [may_checkpoint, may_trace],
         Layer.CRIU: [criu_is_there, process_survives_on_disk],
         Layer.PROOF: [gpu_process_survives_on_disk],
     },
@@ -123,8 +121,21 @@ TRACK = Track(
         Layer.CRIU: [plugin_is_there],
     },
     expects={
-        vram_survives: [driver_has_checkpoint_api, checkpoint_api_is_documented],
-        process_survives_on_disk: [criu_fits_this_kernel, seccomp_can_be_suspended, pid1_has_no_filter],
+        vram_survives: {
+            Layer.PLATFORM: [checkpoint_api_is_documented],
+            Layer.DRIVER: [driver_is_there, driver_has_checkpoint_api],
+        },
+        process_survives_on_disk: {
+            Layer.KERNEL: [
+                kernel_has_memfd,
+                kernel_has_kcmp,
+                kernel_has_map_files,
+                kernel_can_choose_pids,
+                kernel_lists_sockets,
+            ],
+            Layer.PRIVILEGES: [may_checkpoint, may_trace, pid1_has_no_filter, seccomp_can_be_suspended],
+            Layer.CRIU: [criu_fits_this_kernel, criu_suspends_seccomp],
+        },
     },
     gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
 )

@@ -15,51 +15,51 @@ from warmspare.probes.kernel import (
     SockDiag,
     Userfaultfd,
 )
-from warmspare.probes.privileges import Capabilities, UserNamespace, Yama
-from warmspare.tracks.shared import ability
+from warmspare.probes.privileges import Capabilities, Seccomp, UserNamespace, Yama
+from warmspare.tracks.shared import REFUSED_US, ability
 
 RESTRICTED = 2
 """yama's ptrace_scope from which only an administrator may trace."""
 
 
-def kernel_has_memfd(memfd: Memfd) -> Finding:
+def kernel_has_memfd(memfd: Memfd, seccomp: Seccomp) -> Finding:
     """CRIU restores shared memory through memfds.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: memfd_create(2); checkpoint-restore/criu#1986 shows the failure, on a Raspberry Pi.
     """
-    return ability(memfd)
+    return ability(memfd, seccomp)
 
 
-def kernel_has_kcmp(kcmp: Kcmp) -> Finding:
+def kernel_has_kcmp(kcmp: Kcmp, seccomp: Seccomp) -> Finding:
     """CRIU tells by it which processes share an open file; its own check fails without.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: kcmp(2); criu/cr-check.c, category 1.
     """
-    return ability(kcmp)
+    return ability(kcmp, seccomp)
 
 
-def kernel_has_map_files(map_files: MapFiles) -> Finding:
+def kernel_has_map_files(map_files: MapFiles, seccomp: Seccomp) -> Finding:
     """CRIU reaches the files behind mappings by it; the kernel asks for CAP_CHECKPOINT_RESTORE there.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: criu/cr-check.c, category 1; CONFIG_CHECKPOINT_RESTORE.
     """
-    return ability(map_files)
+    return ability(map_files, seccomp)
 
 
-def kernel_can_choose_pids(clone3: Clone3SetTid) -> Finding:
+def kernel_can_choose_pids(clone3: Clone3SetTid, seccomp: Seccomp) -> Finding:
     """A restored process must get its old pid back; before Linux 5.5 CRIU used ns_last_pid, which races.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: clone3(2), set_tid.
     """
-    return ability(clone3)
+    return ability(clone3, seccomp)
 
 
 LISTS = "it lists {working}"
@@ -72,42 +72,45 @@ def kernel_lists_sockets(diag: SockDiag) -> Finding:
     Under WSL2 kernels from 6.6 on, unix and packet diag are modules that must be loadable.
 
     Remedy: load-diag-modules
+    Remedy: run-as-root
     Source: sock_diag(7); criu/cr-check.c, category 1.
     """
     if "unix" in diag.working:
         return met(LISTS, working=diag.working)
     refused = tuple(f"{family} ({errno})" for family, errno in diag.refused.items())
+    if diag.refused.get("unix") in REFUSED_US:
+        return undecided(LISTS_NOT, refused=refused, cause=Cause.DENIED, remedy="run-as-root")
     return unmet(LISTS_NOT, refused=refused, remedy="load-diag-modules")
 
 
-def kernel_has_userfaultfd(userfaultfd: Userfaultfd) -> Finding:
+def kernel_has_userfaultfd(userfaultfd: Userfaultfd, seccomp: Seccomp) -> Finding:
     """Only lazy restore needs it.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: userfaultfd(2).
     """
-    return ability(userfaultfd)
+    return ability(userfaultfd, seccomp)
 
 
-def kernel_has_pagemap_scan(pagemap_scan: PagemapScan) -> Finding:
+def kernel_has_pagemap_scan(pagemap_scan: PagemapScan, seccomp: Seccomp) -> Finding:
     """Makes finding dirty pages faster; Linux 6.7 and later.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: PAGEMAP_SCAN, Documentation/admin-guide/mm/pagemap.rst.
     """
-    return ability(pagemap_scan)
+    return ability(pagemap_scan, seccomp)
 
 
-def kernel_has_pidfd(pidfd: Pidfd) -> Finding:
+def kernel_has_pidfd(pidfd: Pidfd, seccomp: Seccomp) -> Finding:
     """Restored processes are held by pidfd, so that a reused pid is never signalled.
 
     Remedy: newer-kernel
     Remedy: run-as-root
     Source: pidfd_open(2).
     """
-    return ability(pidfd)
+    return ability(pidfd, seccomp)
 
 
 AGREES = "{path} agrees with what was tried"

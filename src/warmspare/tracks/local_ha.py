@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmspare.model.facts import Both
-from warmspare.model.findings import Finding, met, unmet
+from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.requirements import Each, Some
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.gpus import Gpus
@@ -54,6 +54,7 @@ def takeover_is_whole(proof: Takeover) -> Finding:
 
 BY_NVLINK = "NVLink, {gb_per_s:.0f} GB/s one way"
 BY_OTHER = "the path is {path}, not NVLink"
+NO_PATH = "the copy does not say by which path it went"
 
 
 def path_is_nvlink(copies: Some[Both[PeerCopy]]) -> Finding:
@@ -61,9 +62,14 @@ def path_is_nvlink(copies: Some[Both[PeerCopy]]) -> Finding:
 
     Remedy: add-nvlink-bridge
     """
+    for copy in (copies.there, copies.back):
+        if failed := broken(copy):
+            return failed
     slower = min((copies.there, copies.back), key=lambda copy: copy.gb_per_s or 0.0)
-    if broken(slower) or slower.path != "nvlink":
-        return unmet(BY_OTHER, path=slower.path, remedy="add-nvlink-bridge")
+    if other := next((c.path for c in (copies.there, copies.back) if c.path != "nvlink"), None):
+        return unmet(BY_OTHER, path=other, remedy="add-nvlink-bridge")
+    if slower.path is None:
+        return undecided(NO_PATH)
     return met(BY_NVLINK, gb_per_s=slower.gb_per_s)
 
 
@@ -71,7 +77,10 @@ EVERY = "every pair copies"
 
 
 def every_pair_copies(copies: Each[Both[PeerCopy]]) -> Finding:
-    """One bad pair is a peer that must not be chosen: per-port state lies, so each pair is tried."""
+    """One bad pair is a peer that must not be chosen: per-port state lies, so each pair is tried.
+
+    Remedy: allow-p2p
+    """
     for copy in (copies.there, copies.back):
         if failed := broken(copy):
             return failed
@@ -114,14 +123,13 @@ def nvlink_is_documented(platform: Platform) -> Finding:
 TRACK = Track(
     needs={
         Layer.HARDWARE: [gpu_is_there, two_gpus_are_there],
-        Layer.DRIVER: [driver_is_there],
         Layer.PROOF: [peer_copy_arrives, takeover_is_whole],
     },
     wants={Layer.PROOF: [path_is_nvlink, every_pair_copies, allreduce_is_right]},
     notes={Layer.PLATFORM: [platform_is_named]},
     expects={
-        peer_copy_arrives: [peer_access_is_documented],
-        path_is_nvlink: [nvlink_is_documented],
+        peer_copy_arrives: {Layer.PLATFORM: [peer_access_is_documented], Layer.DRIVER: [driver_is_there]},
+        path_is_nvlink: {Layer.PLATFORM: [nvlink_is_documented]},
     },
     gates={
         gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF],

@@ -10,21 +10,25 @@ from warmspare.probes.driver import Driver
 from warmspare.probes.gpus import GpuAccess, Gpus
 from warmspare.probes.kernel import Ability
 from warmspare.probes.platform import Container, Platform, WindowsDriver
-from warmspare.probes.privileges import Memlock, MemoryLimit
+from warmspare.probes.privileges import Memlock, MemoryLimit, Seccomp
 
 REFUSED_US: Final = frozenset({"EPERM", "EACCES"})
 
 HAS = "the kernel can do it"
 REFUSED = "the kernel refused us ({errno}): as root, outside a container's filter, it may answer otherwise"
 HAS_NOT = "the kernel cannot do it ({errno})"
+FILTERED = "the answer is {errno}, and a seccomp filter is on us: the kernel may well be able to"
 BROKE = "{kind} at {step} ({code}): {detail}"
-NEEDS_ROOT = "CRIU asked for root at {step}: {detail}"
+NEEDS_ROOT = "refused at {step} for want of rights: {detail}"
+PID_TAKEN = "another process had taken the pid: try again ({detail})"
 
 
-def ability(found: Ability) -> Finding:
-    """An ability of the kernel: a refusal for lack of rights says nothing about the kernel."""
+def ability(found: Ability, seccomp: Seccomp) -> Finding:
+    """An ability of the kernel: a refusal by rights or by a filter says nothing about the kernel."""
     if found.works:
         return met(HAS)
+    if seccomp.mode and found.errno == "ENOSYS":
+        return undecided(FILTERED, errno=found.errno, cause=Cause.DENIED, remedy="run-as-root")
     if found.errno in REFUSED_US:
         return undecided(REFUSED, errno=found.errno, cause=Cause.DENIED, remedy="run-as-root")
     return unmet(HAS_NOT, errno=found.errno or found.detail, remedy="newer-kernel")
@@ -37,6 +41,8 @@ def broken(proof: Proof) -> Finding | None:
         return None
     if outcome.kind == "refused" and outcome.code == "denied":
         return undecided(NEEDS_ROOT, step=outcome.step, detail=outcome.detail, cause=Cause.DENIED, remedy="run-as-root")
+    if outcome.kind == "refused" and outcome.code == "pid_taken":
+        return undecided(PID_TAKEN, detail=outcome.detail, cause=Cause.CRASHED)
     return unmet(
         BROKE,
         kind=outcome.kind,
@@ -141,7 +147,7 @@ LOCKS = "any amount may be locked"
 
 
 def memory_may_be_locked(memlock: Memlock) -> Finding:
-    """Pinned buffers and RDMA registrations may be charged to this limit; the NVIDIA driver's pinning is not.
+    """RDMA registrations and some drivers' pinned buffers are charged to this limit.
 
     Remedy: raise-memlock
     Source: getrlimit(2), RLIMIT_MEMLOCK.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmspare.model.findings import Finding, met
+from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.tracks.shared import (
     broken,
@@ -15,24 +15,33 @@ from warmspare.trials.awaited import SleepCycles
 
 HELD = "slept in {sleep_s:.2f} s, freed {mib_freed} MiB, woke in {wake_s:.2f} s with the same tokens"
 
+OTHER_TOKENS = "the engine that woke gave other tokens"
+NOTHING_FREED = "the engine slept, and no VRAM was seen freed"
+
 
 def sleep_cycles_hold(proof: SleepCycles) -> Finding:
     """`/health` says 200 asleep and wedged alike: only freed VRAM and the same tokens after waking count.
 
     Source: vllm-project/vllm#15483, #24879, #44395 (fixed in 0.17.0 and 0.24.0).
     """
-    return broken(proof) or met(HELD, sleep_s=proof.sleep_s, mib_freed=proof.mib_freed, wake_s=proof.wake_s)
+    if failed := broken(proof):
+        return failed
+    if not proof.tokens_equal:
+        return unmet(OTHER_TOKENS)
+    if not proof.mib_freed:
+        return unmet(NOTHING_FREED)
+    return met(HELD, sleep_s=proof.sleep_s, mib_freed=proof.mib_freed, wake_s=proof.wake_s)
 
 
 TRACK = Track(
     needs={
         Layer.HARDWARE: [gpu_is_there],
-        Layer.DRIVER: [driver_is_there],
         Layer.PROOF: [sleep_cycles_hold],
     },
     notes={
         Layer.PLATFORM: [platform_is_named],
         Layer.PRIVILEGES: [memory_is_not_limited],
     },
+    expects={sleep_cycles_hold: {Layer.DRIVER: [driver_is_there]}},
     gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
 )

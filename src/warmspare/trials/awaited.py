@@ -22,6 +22,10 @@ class PinnedMemory(Proof, frozen=True, kw_only=True):
     budget_mib: Count | None = None
 
 
+class CudaVmm(Proof, frozen=True, kw_only=True):
+    """Addresses reserved, memory created, mapped, unmapped and mapped again, its content checked."""
+
+
 class ManagedMemory(Proof, frozen=True, kw_only=True):
     """Managed memory, touched by CPU and GPU at once."""
 
@@ -76,6 +80,7 @@ class CriugpuRoundtrip(Proof, frozen=True, kw_only=True):
 class SleepCycles(Proof, frozen=True, kw_only=True):
     """Level-1 sleep and wake of a real engine: VRAM freed, same tokens and logprobs, requests survived."""
 
+    tokens_equal: bool | None = None
     mib_freed: Count | None = None
     sleep_s: Seconds | None = None
     wake_s: Seconds | None = None
