@@ -25,6 +25,8 @@ def main(files: list[Path]) -> None:
     tracks, reader = catalogue.tracks(), Reader(catalogue.facts())
     rules, remedies = catalogue.rules(tracks), catalogue.remedies()
     contents = [file.read_bytes() for file in files]
+    if not contents:
+        sys.exit("no snapshots to judge")
     spent = {"read": 0.0, "judge": 0.0, "render": 0.0}
     for data in itertools.islice(itertools.cycle(contents), MANY):
         start = time.perf_counter()

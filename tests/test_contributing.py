@@ -18,8 +18,7 @@ import warmspare
 ROOT: Final = Path(__file__).parent.parent
 IMPORTS: Final = {
     "requirement": (
-        "from warmspare.model.findings import Finding, met, unmet\n"
-        "from warmspare.probes.huge_pages import HugePages\n"
+        "from warmspare.model.findings import Finding, met, unmet\nfrom warmspare.probes.huge_pages import HugePages\n"
     ),
     "track": (
         "from warmspare.model.tracks import Layer, Track\nfrom warmspare.tracks.shared import gpu_is_there\n"

@@ -111,8 +111,7 @@ def store(snapshot: Snapshot, reader: Reader, where: Path) -> Path:
         if not isinstance(dict(snapshot.readings.items()).get(k), Known)
     }
     merged = msgspec.structs.replace(snapshot, readings=snapshot.readings.plus(added))
-    with Replacement(where / mine.file, mode=0o600) as file:
-        file.commit(encode(merged))
+    Replacement(where / mine.file, mode=0o600).commit(encode(merged))
     return where / mine.file
 
 

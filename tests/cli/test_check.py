@@ -42,6 +42,20 @@ def test_the_exit_code_is_the_worst_of_the_tracks_asked_for(tool: Tool, asked: t
     assert ran.stderr == ""
 
 
+@pytest.mark.parametrize("command", [("check",), ("snapshot", "-o", "-")])
+def test_a_criu_that_cannot_be_run_is_refused_however_it_is_named(
+    tool: Tool, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "plain").touch()
+    for path in ("/nope", "/", str(tmp_path / "plain")):
+        for ran in (tool(*command, "--criu", path), tool(*command, env={"WARMSPARE_CRIU": path})):
+            assert (ran.returncode, ran.stdout) == (2, "")
+            assert is_one_line(ran.stderr)
+            assert f"{path} is not a program that can be run" in ran.stderr
+    assert not (tmp_path / "state").exists()
+    assert tool("check", "--no-trials", env={"WARMSPARE_CRIU": ""}).returncode in DESIGNED, "empty is unset"
+
+
 def test_without_trials_nothing_is_tried(tool: Tool, tmp_path: Path) -> None:
     refusing = fake(tmp_path / "criu", f'[ "$1" != dump ] || touch {tmp_path}/dumped\n{REFUSING}')
     ran = tool("check", "--no-trials", "--json", "-", "--criu", refusing)

@@ -263,6 +263,7 @@ def test_each_verdict_has_its_exit_code(tool: Tool, survey: Path, tmp_path: Path
         "windows_driver": {"models": []},
         "cuda_compute": done,
         "pinned_memory": {**done, "budget_mib": 4096},
+        "cuda_vmm": done,
         "managed_memory": {**done, "concurrent": True},
     }
     made = json.loads(survey.read_bytes())

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from leftovers import small_disk
-from warmspare.control.criu import Criu, explain
+from warmspare.control.criu import Criu
+from warmspare.model.criu_log import explain
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -24,6 +25,14 @@ LOGS = Path(__file__).parent / "logs"
         ("too_old", "too_old", "Unexpected rt vDSO area bounds"),
         ("ordinary_user", "denied", "CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE capability"),
         ("no_sys_admin", "denied", "Unable create a network namespace: Operation not permitted"),
+        ("no_ptrace_capability", "denied", "Unable to interrupt task: 4084 (Operation not permitted)"),
+        ("ptrace_refused", "denied", "ptrace(PTRACE_TRACEME) failed: Operation not permitted"),
+        ("ptrace_filtered", "denied", "ptrace(PTRACE_TRACEME) failed: Function not implemented"),
+        (
+            "read_only_tmp",
+            "read_only",
+            "Fail to make dir /tmp/.criu.move_mount_set_group.Swwb6B: Read-only file system",
+        ),
         ("disk_full", "disk_full", "No space left on device"),
         ("pid_taken", "pid_taken", "Can't fork for 26253: File exists"),
         ("connected_tcp", None, "Connected TCP socket, consider using --tcp-established option."),
@@ -56,11 +65,21 @@ def test_a_line_that_users_reported_is_understood(line: str, cause: str) -> None
 def test_a_warning_and_the_usual_noise_are_no_cause() -> None:
     log = """\
 (00.01) Warn  (criu/kerndat.c:1): Operation not permitted; No space left on device
+(00.01) Debug (criu/files.c:7): Read-only file system: Error 30, Permission denied
+(00.01) Dumping /No space left on device, Error in its name
 (00.02) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
 (00.03)   4711: Error (criu/files.c:9): the reason
 (00.04) Error (criu/cr-dump.c:2111): Dumping FAILED.
 """
     assert explain(log) == (None, "Error (criu/files.c:9): the reason")
+
+
+def test_that_the_kernel_could_not_be_looked_at_is_its_age_only_when_nothing_else_says_why() -> None:
+    generic = "(00.1) Error (criu/crtools.c:267): Could not initialize kernel features detection.\n"
+    noise = "(00.0) Error (criu/util.c:1): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n"
+    assert explain(noise + generic)[0] == "too_old"
+    assert explain("(00.0) Error (criu/a.c:1): a: Permission denied\n" + generic)[0] == "denied"
+    assert explain("(00.0) Error (criu/vdso.c:1): Unexpected rt vDSO area bounds: Permission denied")[0] == "too_old"
 
 
 def test_no_log_and_no_error_are_said_so() -> None:

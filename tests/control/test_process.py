@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from filters import PIDFD_OPEN, refusing
 from leftovers import until
 from warmspare.control import process
 
@@ -170,10 +173,77 @@ def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
         assert parent.wait() == 0
 
 
-def test_exited_waits_for_the_end_behind_a_pidfd() -> None:
-    with running(SLEEP, "600") as one:
-        descriptor = os.pidfd_open(one.pid)
-        assert not process.exited(descriptor, 0)
-        one.kill()
-        assert process.exited(descriptor, 20)
-        os.close(descriptor)
+FILTERS = [(), refusing(PIDFD_OPEN, errno.ENOSYS), refusing(PIDFD_OPEN, errno.EPERM), refusing(424, errno.ENOSYS)]
+"""None, and filters that refuse pidfd_open(2) as old kernels and containers do, or pidfd_send_signal(2)."""
+
+
+@pytest.mark.parametrize("prefix", FILTERS)
+def test_all_is_ended_with_and_without_pidfds(prefix: tuple[str, ...]) -> None:
+    token = secrets.token_hex(8)
+    code = TREE.format(sleep=SLEEP)
+    with running(*prefix, sys.executable, "-c", code, **{process.TAG: token}) as tree:
+        assert tree.stdout
+        assert tree.stdout.read().decode().splitlines() == ["[] True", "[] []"]
+        assert tree.wait() == 0
+    with running(SLEEP, "600", **{process.TAG: token}) as ours:
+        code = f"from warmspare.control import process; print(process.end_tagged({token!r}))"
+        ended = subprocess.run([*prefix, sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert (ended.stdout, ours.wait(20)) == ("[]\n", -signal.SIGKILL)
+
+
+FIRST = """
+import os, subprocess
+from warmspare.control import process
+child = subprocess.Popen([{sleep!r}, "600"])
+told, tell = os.pipe()
+print(process.first([told], child.pid, 0.2))
+os.write(tell, b"!")
+print(process.first([told], child.pid, 20) == ({{told}}, False))
+child.kill()
+print(process.first([], child.pid, 20), process.first([told], child.pid, 20) == ({{told}}, True))
+child.wait()
+print(process.first([], child.pid, 20))
+"""
+
+
+@pytest.mark.parametrize("prefix", FILTERS)
+def test_the_first_of_a_message_and_an_end_is_seen(prefix: tuple[str, ...]) -> None:
+    command = [*prefix, sys.executable, "-c", FIRST.format(sleep=SLEEP)]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert seen.stdout.splitlines() == ["(set(), False)", "True", "(set(), True) True", "(set(), True)"]
+
+
+def test_descriptors_above_1023_are_waited_for() -> None:
+    code = "import os, resource; from warmspare.control import process; told, tell = os.pipe();"
+    code += " resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 4096)); os.dup2(told, 1500); os.write(tell, b'!');"
+    code += " print(process.ready([1500], 20))"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert seen.stdout == "{1500}\n"
+
+
+@pytest.mark.root
+def test_root_runs_nothing_that_anybody_may_have_put_there(program: Path) -> None:
+    environment = {"PATH": f"{program.parent}:/bin"}
+    program.parent.chmod(0o1777)
+    assert process.find_program("criu", environment) is None
+    assert process.find_program(str(program), environment) == str(program)
+    assert process.find_program("criu", {**environment, "WARMSPARE_CRIU": str(program)}) == str(program)
+    program.parent.chmod(0o775)
+    assert process.find_program("criu", environment) == str(program)
+
+
+@pytest.mark.root
+def test_the_proc_of_another_pid_namespace_names_nobody_of_ours(tmp_path: Path) -> None:
+    """Its numbers mean others here: nobody of them may be ended, and a check ends all the same."""
+    token = secrets.token_hex(8)
+    code = "from warmspare.control import process; import os;"
+    code += f" print(process.end_tagged({token!r}), process.children(os.getpid()), process.end_descendants())"
+    elsewhere = ("unshare", "--pid", "--fork", "--kill-child", sys.executable)
+    with running(SLEEP, "600", **{process.TAG: token}) as outside:
+        ended = subprocess.run([*elsewhere, "-c", code], capture_output=True, text=True, check=True)
+        assert ended.stdout == "[] [] []\n"
+        env = {**os.environ, process.TAG: token, "WARMSPARE_STATE_DIR": str(tmp_path)}
+        command = [*elsewhere, "-m", "warmspare", "check", "--no-trials"]
+        checked = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
+        assert checked.returncode in {1, 3}, checked.stderr
+        assert outside.poll() is None

@@ -321,6 +321,7 @@ def test_a_driver_is_asked_and_its_refusals_are_kept(tmp_path: Path, init_code: 
         "uuids": ["GPU-28282828-2828-2828-2828-282828282828", None] if ready else [],
         "pci_bus_ids": ["0000:28:00.0", "0000:29:00.0"] if ready else [],
         "missing_symbols": [],
+        "broken": False,
         "detail": "",
     }
 

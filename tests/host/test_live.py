@@ -199,6 +199,21 @@ def test_a_foreign_library_can_only_harm_its_own_child(
     assert capfd.readouterr() == ("", ""), "what a library prints stands in no report"
 
 
+@pytest.mark.skipif(process.find_program("cc", os.environ) is None, reason="needs a C compiler")
+def test_only_a_library_that_is_not_there_is_missing(host: LiveHost, tmp_path: Path) -> None:
+    (tmp_path / "empty.c").touch()
+    for name, more in (("libinner.so", ()), ("libouter.so", ("-Wl,--no-as-needed", "-linner", f"-L{tmp_path}"))):
+        command = ["cc", "-shared", "-fPIC", "-o", str(tmp_path / name), str(tmp_path / "empty.c"), *more]
+        subprocess.run(command, check=True)
+    (tmp_path / "libinner.so").unlink()
+    (tmp_path / "text.so").write_text("no library")
+    assert isinstance(refusal(host, "symbol", str(tmp_path / "nowhere.so"), "x"), Missing)
+    for name, said in (("libouter.so", "libinner.so"), ("text.so", "")):
+        caught = refusal(host, "symbol", str(tmp_path / name), "x")
+        assert (type(caught), caught.cause) == (Unreadable, Cause.INVALID)
+        assert said in caught.detail
+
+
 def test_a_broker_that_is_killed_is_a_crash_and_the_run_goes_on(tmp_path: Path) -> None:
     with LiveHost() as host:
         (broker,) = process.children(os.getpid())

@@ -79,6 +79,17 @@ NO_CONTAINER: Final[Answers] = {
 }
 
 
+BESIDES: Final[Answers] = {
+    ask("exists", "/usr/lib/wsl/lib"): Gave(value=False),
+    ask("exists", "/run/secrets/kubernetes.io"): Gave(value=False),
+    ask("exists", "/proc/sys/fs/binfmt_misc/WSLInterop"): Gave(value=False),
+    ask("exists", "/run/WSL"): Gave(value=False),
+    ask("read", "/sys/fs/cgroup/cgroup.controllers"): Said("cpuset cpu io memory pids\n"),
+    ask("experiment", "root_filesystem"): Gave({"type": "ext4", "engine": None}),
+}
+"""What every host is asked besides, where nothing else is said."""
+
+
 def wsl2(mode: str, *models: str) -> Answers:
     """A WSL2 distribution in the given networking mode, with one Windows driver model a card."""
     version = f"Linux version {WSL_RELEASE} (root@439a258ad544) (gcc (GCC) 11.2.0) #1 SMP PREEMPT_DYNAMIC\n"
@@ -87,8 +98,9 @@ def wsl2(mode: str, *models: str) -> Answers:
         ask("read", "/proc/sys/kernel/osrelease"): Said(f"{WSL_RELEASE}\n"),
         ask("read", "/proc/version"): Said(version),
         ask("exists", "/dev/dxg"): Gave(value=True),
+        ask("exists", "/usr/lib/wsl/lib"): Gave(value=True),
         ask("exists", "/usr/lib/wsl/lib/libdxcore.so"): Gave(value=True),
-        ask("exists", "/usr/lib/wsl/lib/libcuda.so.1"): Gave(value=True),
+        ask("exists", "/proc/sys/fs/binfmt_misc/WSLInterop"): Gave(value=True),
         ask("exists", "/run/WSL"): Gave(value=True),
         ask("list", "/sys/bus/pci/devices"): Listed(()),
         ask("nvml", "nvmlSystemGetDriverVersion"): Gave("581.29"),
@@ -136,7 +148,6 @@ SYNTHETIC: Final[dict[str, tuple[Answers, tuple[str, ...]]]] = {
         {
             **wsl2("nat"),
             **NO_CRIU,
-            ask("exists", "/usr/lib/wsl/lib/libcuda.so.1"): Gave(value=False),
             ask("nvml", "nvmlSystemGetDriverVersion"): gone("NVML"),
             ask("run", "nvidia-smi.exe", "-q"): gone("nvidia-smi.exe"),
             ask("run", "/mnt/c/Windows/System32/nvidia-smi.exe", "-q"): gone("nvidia-smi.exe"),
@@ -188,7 +199,7 @@ def assembled(base: Snapshot, answers: Answers, notes: tuple[str, ...]) -> Snaps
     """The base with answers replaced, and read again by today's probes."""
     asked: Answers = {(call.verb, call.args): call.answer for call in base.transcript}
     # The ordinary answers of the machine must not shine through where the synthetic one is another.
-    calls = tuple(Call(verb=v, args=a, answer=answer) for (v, a), answer in {**asked, **answers}.items())
+    calls = tuple(Call(verb=v, args=a, answer=answer) for (v, a), answer in {**BESIDES, **asked, **answers}.items())
     readings: dict[tuple[str, str], Any] = dict(collect(RecordedHost(calls), catalogue.probes(), at=WHEN))
     trial = Absent(cause=Cause.SKIPPED, detail="a synthetic host")
     readings |= {(fact_name(t.proof), "host"): trial for t in catalogue.trials()}

@@ -75,9 +75,8 @@ def snapshot(*answers: Answer, text: str = "", outcome: Outcome | None = None) -
     }
     if outcome:
         entries["trial", HOST] = Known(value=Trial(outcome=outcome), standing=Standing.TRIED, at=AT)
-    calls = tuple(
-        Call(verb="run", args=("cat", f"/sys/fs/cgroup/{text}/memory.max"), answer=answer) for answer in (*answers, Said(""))
-    )
+    asked = ("cat", f"/sys/fs/cgroup/{text}/memory.max")
+    calls = tuple(Call(verb="run", args=asked, answer=answer) for answer in (*answers, Said("")))
     return Snapshot(
         made_by="w", made_at=AT, redacted=False, readings=Readings(entries), transcript=calls, notes=(f"of {text}",)
     )

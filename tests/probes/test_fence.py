@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,26 @@ def test_probes_touch_nothing_but_the_host() -> None:
     assert seen["done"] == []
     assert isinstance(seen["known"], int)
     assert seen["known"] >= len(catalogue.probes()), "the probes did run"
+
+
+REPOSITORY = Path(__file__).parents[2]
+MODULES = ("os", "pathlib", "io", "shutil", "tempfile", "subprocess", "ctypes", "socket", "pynvml")
+
+
+@pytest.mark.parametrize("place", ["probes/memory.py", "tracks/shared.py", "judge.py", "model/facts.py"])
+def test_what_looks_and_judges_imports_nothing_that_reaches_the_machine(tmp_path: Path, place: str) -> None:
+    pytest.importorskip("importlinter")
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (tmp_path / "src" / "warmspare" / place).open("a") as file:
+        file.write("".join(f"\nimport {name}" for name in MODULES))
+    lint = "import importlinter.cli as c; c.lint_imports_command()"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    command = [sys.executable, "-c", lint, "--no-cache"]
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stderr
+    module = f"warmspare.{place.removesuffix('.py').replace('/', '.')}"
+    assert [name for name in MODULES if f"{module} -> {name} " not in ran.stdout] == []
 
 
 @pytest.mark.skipif(not HOSTS, reason="no host is recorded yet")

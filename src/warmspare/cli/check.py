@@ -25,11 +25,11 @@ def check(  # noqa: PLR0913 # one parameter an option
     Without TRACK all of them are judged and the quick trials run; naming a track runs all of its trials.
     """
     from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
-    from warmspare.cli.output import sinks  # noqa: PLC0415
+    from warmspare.cli.output import Sinks  # noqa: PLC0415
 
-    with sinks(json=json_path, md=md_path) as targets:
-        survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=verbose)
-        try:
-            return session.report(survey.snapshot, tracks, targets, verbose=verbose)
-        finally:  # a report that cannot be written loses no proof, and hides nothing that was left behind
-            session.keep(survey)
+    targets = Sinks({"json": json_path, "md": md_path})
+    survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=verbose)
+    try:
+        return session.report(survey.snapshot, tracks, targets, verbose=verbose)
+    finally:  # a report that cannot be written loses no proof, and hides nothing that was left behind
+        session.keep(survey)

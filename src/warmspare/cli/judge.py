@@ -26,7 +26,7 @@ def judge(
     """
     from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
     from warmspare.cli.options import _check_tracks  # noqa: PLC0415
-    from warmspare.cli.output import say, sinks  # noqa: PLC0415
+    from warmspare.cli.output import Sinks, say  # noqa: PLC0415
     from warmspare.report.view import clean  # noqa: PLC0415
 
     context = click.get_current_context()
@@ -34,12 +34,12 @@ def judge(
     if len(files) > 1 and (json_path or md_path):
         message = "--json and --md take one FILE; judge the others apart"
         raise Refused(message)
-    with sinks(json=json_path, md=md_path) as targets:
-        snapshots = [(name, session.load(name)) for name in files]
-        worst = 0
-        for name, snapshot in snapshots:
-            if len(files) > 1:
-                say(f"== {clean(name)}\n")
-            code = session.report(snapshot, tracks, targets, verbose=verbose, brief=len(files) > 1 and not verbose)
-            worst = session.worse(worst, code)
+    targets = Sinks({"json": json_path, "md": md_path})
+    snapshots = [(name, session.load(name)) for name in files]
+    worst = 0
+    for name, snapshot in snapshots:
+        if len(files) > 1:
+            say(f"== {clean(name)}\n")
+        code = session.report(snapshot, tracks, targets, verbose=verbose, brief=len(files) > 1 and not verbose)
+        worst = session.worse(worst, code)
     return worst

@@ -93,9 +93,12 @@ def _run() -> int:
             tell(error)
         return error.exit_code
     except Stopped as stopped:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # nor may one kill us while Python shuts down
         name = signal.Signals(stopped.number).name
+        left = ", ".join(getattr(stopped, "__notes__", ()))
+        what = f"this could not be cleared away: {left}" if left else "everything it started is cleared away"
         with contextlib.suppress(OSError):
-            click.echo(f"warmspare: stopped by {name}; everything it started is cleared away", err=True)
+            click.echo(f"warmspare: stopped by {name}; {what}", err=True)
         return 128 + stopped.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

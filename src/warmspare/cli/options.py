@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 
 import click
 
+CRIU = "WARMSPARE_CRIU"
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 def _set_criu(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     """Every child of ours finds CRIU by this variable, the trial's own too."""
-    if value is None:
+    path = os.environ.get(CRIU, "") if value is None else value
+    if value is None and not path:
         return
-    if not (os.path.isfile(value) and os.access(value, os.X_OK)):  # noqa: PTH113 # nor does Path add anything here
-        message = f"{value} is not a program that can be run"
-        raise click.BadParameter(message)
-    os.environ["WARMSPARE_CRIU"] = os.path.abspath(value)  # noqa: PTH100 # not resolved: a wrapper may look at its name
+    if not (os.path.isfile(path) and os.access(path, os.X_OK)):  # noqa: PTH113 # nor does Path add anything here
+        message = f"{path or 'an empty path'} is not a program that can be run"
+        raise click.BadParameter(message, param_hint="'--criu'" if value is not None else f"'{CRIU}'")
+    os.environ[CRIU] = os.path.abspath(path)  # noqa: PTH100 # not resolved: a wrapper may look at its name
 
 
 def _check_tracks(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

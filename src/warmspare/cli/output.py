@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -21,15 +20,18 @@ READER_LEFT = frozenset({errno.EPIPE, errno.EIO, errno.EBADF})
 
 
 class Sinks:
-    """The files asked for, opened beforehand; `-` is standard output, which then carries only that."""
+    """The files asked for, tried beforehand; `-` is standard output, which then carries only that."""
 
-    def __init__(self, paths: dict[str, str | None], stack: contextlib.ExitStack) -> None:
-        """Open `paths`, by format.
+    def __init__(self, paths: dict[str, str | None], new_mode: int | None = None) -> None:
+        """Try `paths`, by format; `new_mode` is for files that are not there yet.
 
         Raises:
             Refused: a path cannot be written, or two reports want the same one.
         """
         wanted = {name: path for name, path in paths.items() if path is not None}
+        if "" in wanted.values():
+            message = "an empty path names no file; name one, or - for standard output"
+            raise Refused(message)
         self.standard = [name for name, path in wanted.items() if path == STANDARD]
         if len(self.standard) > 1:
             message = "only one report can go to standard output; name a file for the other"
@@ -39,7 +41,7 @@ class Sinks:
             raise Refused(message)
         try:
             self._files = {
-                name: stack.enter_context(Replacement(Path(path))) for name, path in wanted.items() if path != STANDARD
+                name: Replacement(Path(path), new_mode=new_mode) for name, path in wanted.items() if path != STANDARD
             }
         except Unwritable as error:
             raise Refused(str(error)) from None
@@ -61,13 +63,6 @@ class Sinks:
     def __contains__(self, name: str) -> bool:
         """Whether a format was asked for."""
         return name in self.standard or name in self._files
-
-
-@contextlib.contextmanager
-def sinks(**paths: str | None) -> Iterator[Sinks]:
-    """Open the files asked for; what is not written by the end leaves no trace."""
-    with contextlib.ExitStack() as stack:
-        yield Sinks(paths, stack)
 
 
 def say(text: str) -> None:

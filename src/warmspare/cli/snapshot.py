@@ -26,20 +26,20 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
 
     from warmspare import catalogue  # noqa: PLC0415
     from warmspare.cli import session  # noqa: PLC0415
-    from warmspare.cli.output import sinks  # noqa: PLC0415
+    from warmspare.cli.output import Sinks  # noqa: PLC0415
     from warmspare.model import snapshot as files  # noqa: PLC0415
     from warmspare.report import json as report  # noqa: PLC0415
 
     if output is None:
         message = "name a file with -o, or - for standard output"
         raise Refused(message)
-    with sinks(snapshot=output) as target:
-        if schema:
-            target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
-            return 0
-        survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=False)
-        try:
-            target.write("snapshot", report.plain(files.encode(survey.snapshot).decode()))
-        finally:
-            session.keep(survey)
+    target = Sinks({"snapshot": output}, new_mode=0o600 if no_redact else None)
+    if schema:
+        target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
+        return 0
+    survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=False)
+    try:
+        target.write("snapshot", report.plain(files.encode(survey.snapshot).decode()))
+    finally:
+        session.keep(survey)
     return 0

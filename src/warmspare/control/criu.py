@@ -11,32 +11,17 @@ from typing import Final
 import msgspec
 
 from warmspare.control.process import find_program
+from warmspare.model.criu_log import Cause, explain
 
-CAUSES: Final = (
-    ("seccomp", re.compile(r"(?i)suspend(ing)? seccomp( failed|:)|Dumping seccomp filters not supported")),
-    ("disk_full", re.compile(r"No space left on device")),
-    ("pid_taken", re.compile(r"Pid \d+ do not match expected|Can't fork for \d+: File exists")),
-    ("sock_diag", re.compile(r"[Dd]iag module missing|sock diag infrastructure is incomplete")),
-    ("mount", re.compile(r"unreachable sharing|doesn't have a proper root mount|No mapping for")),
-    ("read_only", re.compile(r"Read-only file system")),
-    # Before too_old: a root without CAP_SYS_ADMIN cannot detect kernel features either.
-    ("denied", re.compile(r"CRIU needs to have the CAP_|Error.*(?:Operation not permitted|Permission denied)")),
-    ("too_old", re.compile(r"Could not initialize kernel features detection|Unexpected rt vDSO area bounds")),
-)  # fmt: skip
-"""Causes by the text that CRIU's log shows for them, the most telling first.
-
-Source: criu/cr-check.c, criu/seccomp.c, criu/mount.c; checkpoint-restore/criu#2391, #2472, #2672.
-"""
-NOISE: Final = re.compile(r"rlimit: Can't setup RLIMIT_NOFILE|util\.c:\d+\): exited, status=")
-"""Errors that CRIU logs on its way to success, too."""
 LOG_LIMIT: Final = 4 * 2**20
+CAP_SYS_ADMIN: Final = 21
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How one run of CRIU ended: its status (negative: a signal), the cause by its log, and the line for it."""
 
     status: int
-    cause: str | None
+    cause: Cause | None
     line: str
 
     @property
@@ -46,7 +31,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Criu:
-    """One CRIU program. It leaves the environment as it is and only adds to it."""
+    """One CRIU program, given the environment as it is but for its own configuration."""
 
     def __init__(self, program: str) -> None:
         """Use `program`, an absolute path."""
@@ -68,7 +53,9 @@ class Criu:
 
     def _run(self, images: Path, action: str, *args: str) -> Ended:
         log = images / f"{action}.log"
-        unprivileged = () if os.geteuid() == 0 else ("--unprivileged",)
+        unprivileged = ("--unprivileged",) if _needs_unprivileged() else ()
+        # The user's configuration must not steer us: `leave-running`, say, or a script.
+        environment = {name: value for name, value in os.environ.items() if name != "CRIU_CONFIG_FILE"}
         command = [
             self.program,
             action,
@@ -78,12 +65,13 @@ class Criu:
             "--log-file",
             log.name,
             "-v4",
+            "--no-default-config",
             *unprivileged,
         ]
         # Its streams go to files: a restored process that held our pipe would keep it open.
-        with (images / f"{action}.out").open("wb") as output:
+        with (images / f"{action}.out").open("wb") as out:
             status = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=images, check=False
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=images, env=environment, check=False
             ).returncode
         if status == 0:
             return Ended(status=0, cause=None, line="")
@@ -93,20 +81,14 @@ class Criu:
         return Ended(status=status, cause=cause, line=line)
 
 
-def explain(log: str) -> tuple[str | None, str]:
-    """The cause that a CRIU log shows, and the line that shows it (else its last error)."""
-    for cause, pattern in CAUSES:
-        for line in log.splitlines():
-            if pattern.search(line) and "Warn" not in line and not NOISE.search(line):
-                return cause, _bare(line)
-    errors = [line for line in log.splitlines() if "Error" in line]
-    # The first one says why; those after it come from the callers that failed with it.
-    telling = [line for line in errors if not NOISE.search(line)] or errors
-    return None, _bare(telling[0]) if telling else "no error in the log"
+def _needs_unprivileged() -> bool:
+    """Whether CRIU must be told to do without CAP_SYS_ADMIN: a container's root has none either.
 
-
-def _bare(line: str) -> str:
-    return re.sub(r"^\(\d+\.\d+\)\s*(\d+:\s*)?", "", line).strip()[:300]
+    Source: proc_pid_status(5); linux/capability.h.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is None or not int(effective[1], 16) >> CAP_SYS_ADMIN & 1
 
 
 def _tail(path: Path) -> str:

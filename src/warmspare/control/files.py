@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Final
+
+NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+"""How file systems and kernels without O_TMPFILE refuse it; a missing folder is told by what is tried next.
+
+Source: open(2)."""
 
 
 class Unwritable(Exception):
@@ -15,27 +22,27 @@ class Unwritable(Exception):
 
 
 class Replacement:
-    """A file to be: opened beside its target before the work starts, moved over it when it is whole.
+    """A file to be: proven writable before the work starts, made and moved over its target when it is whole.
 
-    Only a missing or a regular target is taken: replacing a device or what a link points to, as root,
-    would be harm.
+    Until then it has no name, so that nothing is left of it whatever becomes of us. Only a missing or a
+    regular target is taken: replacing a device or what a link points to, as root, would be harm.
     """
 
-    def __init__(self, target: Path, mode: int | None = None) -> None:
-        """Open the temporary file next to `target`; without `mode` it gets the old file's, or a new file's own.
+    def __init__(self, target: Path, mode: int | None = None, *, new_mode: int | None = None) -> None:
+        """Try whether it can be written; without `mode` it gets the old file's, else `new_mode` or the usual one.
 
         Raises:
             Unwritable: the folder is missing or cannot be written, or the target is no regular file of ours.
         """
         self.target = target
+        self._written = False
         try:
             old = _mode_of(target)
-            self._descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+            _try_to_write(target)
         except OSError as error:
             message = f"cannot write {target}: {error.strerror}"
             raise Unwritable(message) from None
-        self._temporary: Path | None = Path(name)
-        os.fchmod(self._descriptor, next(m for m in (mode, old, 0o666 & ~_umask()) if m is not None))
+        self._mode = next(m for m in (mode, old, new_mode, 0o666 & ~_umask()) if m is not None)
 
     def commit(self, data: bytes) -> None:
         """Write everything and put it in place.
@@ -43,32 +50,42 @@ class Replacement:
         Raises:
             Unwritable: the disk is full, say; the old file is still as it was.
         """
-        if self._temporary is None:
+        if self._written:
             message = f"{self.target} was written already"
             raise Unwritable(message)
         try:
-            with os.fdopen(os.dup(self._descriptor), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(self._descriptor)
-            self._temporary.replace(self.target)
+            with _temporary(self.target) as (descriptor, name):
+                os.fchmod(descriptor, self._mode)
+                with os.fdopen(os.dup(descriptor), "wb") as file:
+                    file.write(data)
+                os.fsync(descriptor)
+                name.replace(self.target)
         except OSError as error:
             message = f"cannot write {self.target}: {error.strerror}"
             raise Unwritable(message) from None
-        self._temporary = None
+        self._written = True
 
-    def __enter__(self) -> Self:
-        """Use it."""
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave nothing behind that was not committed."""
-        os.close(self._descriptor)
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
-            self._temporary = None
+def _try_to_write(target: Path) -> None:
+    """Make a file in the target's folder that never has a name, or loses it at once."""
+    try:
+        os.close(os.open(target.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno not in NO_TMPFILE:
+            raise
+        with _temporary(target):
+            pass
+
+
+@contextlib.contextmanager
+def _temporary(target: Path) -> Iterator[tuple[int, Path]]:
+    """A file beside the target, removed on leaving if it still has its name."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+    try:
+        yield descriptor, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _mode_of(target: Path) -> int | None:

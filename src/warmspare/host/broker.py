@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import struct
 import time
@@ -65,7 +64,7 @@ def _exactly(descriptor: int, size: int, deadline: float | None) -> bytes | None
     data = b""
     while len(data) < size:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([descriptor], [], [], left)[0]:
+        if not process.ready([descriptor], left):
             return None
         chunk = os.read(descriptor, size - len(data))
         if not chunk:
@@ -104,14 +103,10 @@ class Worker:
             send(self.ask, question)
         except BrokenPipeError:
             return self._died(question, deadline)
-        descriptor = os.pidfd_open(self.pid)
-        try:
-            ready = select.select([self.answers, lifeline, descriptor], [], [], question.deadline_s)[0]
-        finally:
-            os.close(descriptor)
+        ready, ended = process.first([self.answers, lifeline], self.pid, question.deadline_s)
         if lifeline in ready:  # nothing is sent while we owe an answer: this is the end of the pipe
             raise Closed
-        if descriptor in ready and not select.select([self.answers], [], [], 0)[0]:
+        if ended and not ready:
             return self._died(question, deadline)  # what it started may still hold its end of the pipe
         try:
             data = receive(self.answers, deadline)
@@ -131,12 +126,8 @@ class Worker:
 
     def _died(self, question: Question, deadline: float) -> Failed:
         """How it ended; a foreign library may also have closed our pipe and gone on."""
-        descriptor = os.pidfd_open(self.pid)
-        try:
-            if not process.exited(descriptor, max(0.0, deadline - time.monotonic())):
-                return self._hung(question)
-        finally:
-            os.close(descriptor)
+        if not process.first((), self.pid, max(0.0, deadline - time.monotonic()))[1]:
+            return self._hung(question)
         status = os.waitpid(self.pid, 0)[1]
         code = os.waitstatus_to_exitcode(status)
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -173,6 +164,8 @@ def _work(asked: int, answered: int) -> None:
 def serve(requests: int, replies: int) -> None:
     """Answer questions until the pipe closes, then end every process started here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.disturbable()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # children are ours to reap, whatever we were started with
     process.become_subreaper()
     worker: Worker | None = None
     try:

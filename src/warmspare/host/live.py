@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import warmspare
+from warmspare.control import process
 from warmspare.control.process import KILL_GRACE_S
 from warmspare.host.broker import ANSWERS, Closed, Question, receive, send
 from warmspare.host.port import DEADLINE_S, Host
@@ -39,16 +40,22 @@ class LiveHost(Host):
         asked, self._requests = os.pipe()
         self._replies, answered = os.pipe()
         root = str(Path(warmspare.__file__).parent.parent)
-        self._broker = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, str(asked), str(answered), root],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # what a foreign library prints must not stand in a report
-            stderr=subprocess.DEVNULL,
-            pass_fds=(asked, answered),
-            start_new_session=True,
-        )
-        os.close(asked)
-        os.close(answered)
+        try:
+            with process.undisturbed():
+                self._broker = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, str(asked), str(answered), root],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # what a foreign library prints must not stand in a report
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(asked, answered),
+                    start_new_session=True,
+                )
+                os.close(asked)
+                os.close(answered)
+        except BaseException:
+            if hasattr(self, "_broker"):
+                self.close()
+            raise
 
     def __enter__(self) -> Self:
         """Use the host."""

@@ -8,7 +8,6 @@ import functools
 import gzip
 import os
 import re
-import select
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import msgspec
 
 from warmspare.control import process
 from warmspare.host import experiments
+from warmspare.host.loading import is_not_there
 from warmspare.model.facts import TEXT_LIMIT, Cause
 from warmspare.model.transcript import Answer, Failed, Gave, Listed, Ran, Said, Verb
 
@@ -98,21 +98,17 @@ def _outputs(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     """
     streams = [stream.fileno() for stream in (child.stdout, child.stderr) if stream]
     kept = dict.fromkeys(streams, b"")
-    ended = os.pidfd_open(child.pid)
-    try:
-        while True:
-            ready = select.select([*streams, ended], [], [])[0]
-            for stream in [one for one in streams if one in ready]:
-                data = os.read(stream, 65_536)
-                kept[stream] += data[: BYTE_LIMIT - len(kept[stream])]
-                if not data:
-                    streams.remove(stream)
-            if ready == [ended]:  # nothing more to read now
-                child.wait()
-                out, err = kept.values()
-                return out, err
-    finally:
-        os.close(ended)
+    while True:
+        ready, ended = process.first(streams, child.pid, None)
+        for stream in ready:
+            data = os.read(stream, 65_536)
+            kept[stream] += data[: BYTE_LIMIT - len(kept[stream])]
+            if not data:
+                streams.remove(stream)
+        if ended and not ready:  # nothing more to read now
+            child.wait()
+            out, err = kept.values()
+            return out, err
 
 
 def _nvml(call: str, *args: str) -> Answer:
@@ -151,7 +147,9 @@ def _symbol(library: str, name: str) -> Answer:
     try:
         loaded = ctypes.CDLL(library)
     except OSError as error:
-        return Failed(cause=None, detail=str(error))
+        said = shown(str(error))
+        denied = Cause.DENIED if "Permission denied" in said else Cause.INVALID
+        return Failed(cause=None if is_not_there(library, said) else denied, detail=said)
     return Gave(hasattr(loaded, name))
 
 

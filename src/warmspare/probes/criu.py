@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from warmspare.host.port import Host, Missing, Unreadable
+from warmspare.model.criu_log import explain
 from warmspare.model.facts import Cause, Fact
 from warmspare.model.transcript import Ran
 from warmspare.probes.api import probe
 
-NEEDS_CAPABILITY: Final = ("CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE", "Operation not permitted")
-TOO_OLD: Final = "Could not initialize kernel features detection"
-NOWHERE_TO_WRITE: Final = re.compile(r"Read-only file system|No space left on device")
+LOOKED: Final = re.compile(r"Looks good|seccomp_suspend is (not )?supported")
+"""CRIU got as far as its verdict; what it misses is part of that."""
+KEPT_FROM_LOOKING: Final = frozenset({"denied", "read_only", "disk_full"})
 
 
 class CriuProgram(Fact, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def criu_plugin(host: Host) -> CriuPlugin:
     """cuda_plugin.so in the folders that CRIU looks in. Source: criu/include/plugin.h."""
     folders = ["/usr/lib/criu", "/usr/local/lib/criu", "/usr/lib64/criu", "/usr/lib/x86_64-linux-gnu/criu"]
     with contextlib.suppress(Missing):  # without a CRIU only the usual folders are left
-        folders.append(str(PurePosixPath(host.run("criu", "--version").program).parent / "../lib/criu"))
+        folders.append(host.run("criu", "--version").program.rpartition("/")[0] + "/../lib/criu")
     for folder in folders:
         path = f"{folder}/cuda_plugin.so"
         if host.exists(path):
@@ -86,7 +86,7 @@ def criu_check(host: Host) -> CriuCheck:
     answer = _ask(host, "check", "--all")
     text = answer.output
     missing = tuple(line.strip() for line in text.splitlines() if re.match(r"\s*(Warn|Error)", line))[:40]
-    if TOO_OLD in text:
+    if explain(text)[0] == "too_old" and not LOOKED.search(text):
         return CriuCheck(result="too_old", missing=missing)
     if "Looks good but" in text:
         return CriuCheck(result="partial", missing=missing)
@@ -101,7 +101,7 @@ def criu_seccomp_suspend(host: Host) -> CriuSeccompSuspend:
     text = _ask(host, "check", "--feature", "seccomp_suspend").output
     if "seccomp_suspend is supported" in text:
         return CriuSeccompSuspend(supported=True)
-    if TOO_OLD in text or "Unknown feature" in text:
+    if explain(text)[0] == "too_old" or "Unknown feature" in text:
         raise Unreadable(Cause.INVALID, f"this CRIU cannot tell: {text.strip()[:200]}")
     return CriuSeccompSuspend(supported=False)
 
@@ -112,11 +112,9 @@ def _ask(host: Host, *args: str) -> Ran:
         answer = host.run("criu", *args)
     except Missing:
         raise Unreadable(Cause.SKIPPED, "no CRIU was found") from None
-    if any(mark in answer.output for mark in NEEDS_CAPABILITY[:2]):
-        raise Unreadable(Cause.DENIED, "CRIU needs root, or CAP_CHECKPOINT_RESTORE")
-    if TOO_OLD in answer.output and NOWHERE_TO_WRITE.search(answer.output):  # it tries mounts under /tmp
-        line = next(line for line in answer.output.splitlines() if NOWHERE_TO_WRITE.search(line))
-        raise Unreadable(Cause.DENIED, f"CRIU could not look: {line.strip()[:200]}")
+    cause, line = explain(answer.output)
+    if cause in KEPT_FROM_LOOKING and not LOOKED.search(answer.output):  # it tries mounts under /tmp, say
+        raise Unreadable(Cause.DENIED, f"CRIU could not look: {line[:200]}")
     if answer.status < 0:
         raise Unreadable(Cause.CRASHED, f"criu {' '.join(args)} was ended by signal {-answer.status}")
     return answer

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 from warmspare.host.port import Host, Missing, Unreadable
-from warmspare.model.facts import Fact
+from warmspare.model.facts import Cause, Fact
 from warmspare.probes.api import probe
+
+NO_DRIVER: Final = frozenset({"9", "12"})
+"""NVML's codes for a driver that is not loaded and a library that is not found. Source: nvml.h."""
 
 
 class Driver(Fact, frozen=True, kw_only=True):
@@ -50,9 +53,9 @@ def _nvml_version(host: Host) -> str | None:
     except Missing:
         return None
     except Unreadable as unreadable:
-        if unreadable.code is None:
-            raise
-        return None
+        if unreadable.cause is Cause.INVALID and unreadable.code in NO_DRIVER:
+            return None
+        raise
     return version if re.fullmatch(r"\d{3,4}(\.\d{1,4}){1,2}", version) else None
 
 

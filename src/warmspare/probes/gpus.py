@@ -11,12 +11,18 @@ import msgspec
 from warmspare.host.port import Host, Missing, Unreadable
 from warmspare.model.facts import Cause, Count, Fact, Kind
 from warmspare.probes.api import probe
+from warmspare.probes.driver import NO_DRIVER
 from warmspare.probes.platform import wsl_signals
 
 GPU_LIMIT: Final = 128
 PCI: Final = "/sys/bus/pci/devices"
 NVIDIA: Final = "0x10de"
 DISPLAY: Final = "0x03"
+NO_DEVICE: Final = 100
+"""CUDA_ERROR_NO_DEVICE. Source: cuda.h."""
+
+
+Source = Literal["nvml", "cuda", "pci", "device files"]
 
 
 class Gpus(Fact, frozen=True, kw_only=True):
@@ -26,7 +32,7 @@ class Gpus(Fact, frozen=True, kw_only=True):
     """
 
     ids: Annotated[tuple[str, ...], msgspec.Meta(max_length=GPU_LIMIT)]
-    seen: dict[str, Count]
+    seen: dict[Source, Count]
 
     @property
     def count(self) -> int:
@@ -55,7 +61,7 @@ def gpus(host: Host) -> Gpus:
     doubts: list[Unreadable] = []
     nvml, cuda, pci = _nvml(host, doubts), _cuda(host, doubts), _pci(host)
     nodes = _nodes(host)
-    lists = {"nvml": nvml, "cuda": cuda, "pci": pci, "device files": nodes}
+    lists: dict[Source, tuple[str, ...] | None] = {"nvml": nvml, "cuda": cuda, "pci": pci, "device files": nodes}
     seen = {name: len(ids) for name, ids in lists.items() if ids is not None}
     if found := max((ids for ids in (nvml, cuda) if ids), key=len, default=None) or pci:
         return Gpus(ids=found, seen=seen)
@@ -66,7 +72,7 @@ def gpus(host: Host) -> Gpus:
         raise Unreadable(Cause.INVALID, "/dev/dxg is there, and nothing says whose GPU is behind it")
     if pci is None and not wsl:
         raise Unreadable(Cause.DENIED, "the PCI bus cannot be read, and no driver answers")
-    if doubts:
+    if doubts and (wsl or not _has_bus(host)):  # a bus that shows none settles them
         raise doubts[0]
     return Gpus(ids=(), seen=seen)
 
@@ -106,7 +112,7 @@ def _nvml(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:
     except Missing:
         return None
     except Unreadable as unreadable:
-        if unreadable.code is None or unreadable.cause is Cause.CRASHED:
+        if unreadable.cause is not Cause.INVALID or unreadable.code not in NO_DRIVER:
             doubts.append(unreadable)
         return None
 
@@ -117,7 +123,13 @@ def _cuda(host: Host, doubts: list[Unreadable]) -> tuple[str, ...] | None:
     except Unreadable as unreadable:
         doubts.append(unreadable)
         return None
-    return tuple(map(str, answer["uuids"])) if answer["found"] and answer["init_code"] == 0 else None
+    if answer["found"] and answer["init_code"] == 0 and answer["count"] is not None:
+        return tuple(map(str, answer["uuids"]))
+    if answer["found"] and answer["init_code"] != NO_DEVICE:
+        doubts.append(Unreadable(Cause.INVALID, f"libcuda is there, and cuInit failed with {answer['init_code']}"))
+    if answer.get("broken"):
+        doubts.append(Unreadable(Cause.INVALID, f"libcuda is there, and cannot be loaded: {answer['detail']}"))
+    return None
 
 
 def _pci(host: Host) -> tuple[str, ...] | None:
@@ -137,6 +149,14 @@ def _pci(host: Host) -> tuple[str, ...] | None:
         if host.read(f"{PCI}/{address}/vendor").strip() == NVIDIA
         and host.read(f"{PCI}/{address}/class").startswith(DISPLAY)
     )
+
+
+def _has_bus(host: Host) -> bool:
+    try:
+        host.list(PCI)
+    except Unreadable:
+        return False
+    return True
 
 
 def _sysfs(host: Host) -> bool:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from warmspare.host.port import Host, Missing, Unreadable
 from warmspare.model.facts import Cause, Fact
+from warmspare.model.transcript import Ran
 from warmspare.probes.api import probe
 
 RELEASE: Final = "/proc/sys/kernel/osrelease"
@@ -50,11 +51,13 @@ def platform(host: Host) -> Platform:
     """
     if gvisor := _gvisor(host):
         return Platform(kind="gvisor", hypervisor=None, signals=gvisor)
-    wsl = wsl_signals(host)
+    wsl, release = wsl_signals(host), host.read(RELEASE)
+    if re.match(r"4\.4\.0-\d+-Microsoft", release):  # its kernel is a pretence of Windows' own
+        return Platform(kind="wsl1", hypervisor=None, signals=wsl)
+    if wsl and "WSL2" in release:  # without a GPU there is none of its traces
+        wsl += tuple(path for path in (INTEROP, "/run/WSL") if _has(host, path))
     if len(wsl) >= 2:  # noqa: PLR2004 # the two-signal rule
         return Platform(kind="wsl2", hypervisor="hyper-v", signals=wsl)
-    if wsl and host.read(RELEASE).startswith("4.4.0-") and _has(host, INTEROP):
-        return Platform(kind="wsl1", hypervisor=None, signals=(*wsl, INTEROP))
     hypervisor, signals = _hypervisor(host)
     return Platform(kind="vm" if signals else "bare-metal", hypervisor=hypervisor, signals=signals)
 
@@ -74,6 +77,11 @@ def container(host: Host) -> Container:
     signals += [(engine, "/proc/self/cgroup") for engine in engines if re.search(rf"[/:-]{engine}", groups)]
     if _has(host, "/proc/vz") and not _has(host, "/proc/bc"):
         signals.append(("openvz", "/proc/vz"))
+    if _has(host, "/run/secrets/kubernetes.io"):
+        signals.append(("kubernetes", "/run/secrets/kubernetes.io"))
+    # With a cgroup namespace of its own, containerd leaves no other trace.
+    if engine := host.experiment("root_filesystem")["engine"]:
+        signals.append((str(engine), "the root file system"))
     where = tuple(path for _, path in signals)
     return Container(inside=bool(signals), engine=signals[0][0] if signals else None, signals=where)
 
@@ -83,7 +91,15 @@ def wsl(host: Host) -> Wsl:
     """`wslinfo`: the networking mode decides whether CRIU meets a seccomp filter. Source: microsoft/WSL#9548."""
     if not wsl_signals(host):
         return Wsl(networking_mode=None, version=None)
-    return Wsl(networking_mode=_wslinfo(host, "--networking-mode"), version=_wslinfo(host, "--wsl-version"))
+    mode = _wslinfo(host, "--networking-mode")
+    if mode is not None and (mode.status or not mode.stdout.strip()):
+        said = ascii(mode.output.strip()[:60])
+        raise Unreadable(Cause.INVALID, f"wslinfo --networking-mode said {said}, status {mode.status}")
+    version = _wslinfo(host, "--wsl-version")  # younger than the other: the oldest wslinfo refuses it
+    return Wsl(
+        networking_mode=mode.stdout.strip() if mode else None,
+        version=(version.stdout.strip() or None) if version and version.status == 0 else None,
+    )
 
 
 @probe
@@ -107,7 +123,7 @@ def windows_driver(host: Host) -> WindowsDriver:
 def wsl_signals(host: Host) -> tuple[str, ...]:
     """The traces of WSL on this host; two make WSL2."""
     found = [f"{RELEASE} says microsoft"] if "microsoft" in host.read(RELEASE).lower() else []
-    paths = ("/dev/dxg", "/usr/lib/wsl/lib/libdxcore.so", "/usr/lib/wsl/lib/libcuda.so.1", "/run/WSL")
+    paths = ("/dev/dxg", "/usr/lib/wsl/lib/libdxcore.so", "/usr/lib/wsl/lib")
     return (*found, *(path for path in paths if _has(host, path)))
 
 
@@ -133,7 +149,8 @@ VENDORS: Final = (
 
 def _hypervisor(host: Host) -> tuple[str | None, tuple[str, ...]]:
     signals = []
-    if host.experiment("hypervisor_flag")["set"]:
+    flag = host.experiment("hypervisor_flag")["set"]
+    if flag:
         signals.append("/proc/cpuinfo has the hypervisor flag")
     texts = {
         "/sys/class/dmi/id": " ".join(
@@ -145,18 +162,18 @@ def _hypervisor(host: Host) -> tuple[str | None, tuple[str, ...]]:
     }
     for name, words in VENDORS:
         where = [path for path, text in texts.items() if any(word.lower() in text.lower() for word in words)]
-        # Some clouds sell bare metal under the same vendor's name; the CPU's flag tells them apart.
-        if where and (signals or name not in ("aws-nitro", "google", "hyper-v")):
+        # Some clouds sell bare metal under the same vendor's name; the CPU's flag tells them apart, where it has one.
+        metal = ".metal" in texts["/sys/class/dmi/id"] if flag is None else not signals
+        if where and not (metal and name in ("aws-nitro", "google", "hyper-v")):
             return name, (*signals, *where)
     return None, tuple(signals)
 
 
-def _wslinfo(host: Host, flag: str) -> str | None:
+def _wslinfo(host: Host, flag: str) -> Ran | None:
     try:
-        answer = host.run("wslinfo", flag)
+        return host.run("wslinfo", flag)
     except Missing:  # WSL before 2.0 has no wslinfo
         return None
-    return answer.stdout.strip() or None if answer.status == 0 else None
 
 
 def _has(host: Host, path: str) -> bool:

@@ -121,15 +121,22 @@ def user_namespace(host: Host) -> UserNamespace:
 @probe
 def memory_limit(host: Host) -> MemoryLimit:
     """Both cgroup versions, each from our group up to the root."""
-    limits = []
+    limits: list[tuple[int, str]] = []
+    visible = False
     for line in host.read("/proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            limits += list(_limits(host, "/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"))
+            said = _limits(host, "/sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
         elif number == "0":
-            limits += list(_limits(host, "/sys/fs/cgroup", path, "memory.max"))
-    if not limits and not _cgroups(host):
+            said = _limits(host, "/sys/fs/cgroup", path, "memory.max")
+        else:
+            continue
+        visible |= bool(said)
+        limits += [(int(text), where) for text, where in said if text.isdigit()]
+    if not visible and not _cgroups(host):
         raise Unreadable(Cause.DENIED, "no cgroup file system is mounted where we could look")
+    if not visible and not _controls_memory(host):
+        raise Unreadable(Cause.INVALID, "no cgroup that we can see has the memory controller")
     smallest = min(limits, default=None)
     # Version 1 says "no limit" as a huge number.
     if smallest is None or smallest[0] >= 2**60:
@@ -146,17 +153,23 @@ def _cgroups(host: Host) -> bool:
         return True
 
 
-def _limits(host: Host, root: str, path: str, file: str) -> list[tuple[int, str]]:
+def _controls_memory(host: Host) -> bool:
+    """Whether version 2's root has the controller: no group of its own then has a limit, as the root has none."""
+    try:
+        return "memory" in host.read("/sys/fs/cgroup/cgroup.controllers").split()
+    except Missing:
+        return False
+
+
+def _limits(host: Host, root: str, path: str, file: str) -> list[tuple[str, str]]:
     parts = [part for part in path.split("/") if part not in ("", "..")]
     found = []
     for depth in range(len(parts), -1, -1):
         where = "/".join([root, *parts[:depth], file])
         try:
-            text = host.read(where).strip()
+            found.append((host.read(where).strip(), where))
         except Missing:
             continue
-        if text.isdigit():
-            found.append((int(text), where))
     return found
 
 

@@ -107,7 +107,7 @@ class Steps:
         self.scratch, self.patience_s = scratch, deadline_s / 4
         self.took_s: dict[str, float] = {}
         self.current: str | None = None
-        self.lever_pulled = False
+        self.in_lever = False
 
     def __call__(self, name: str, lever: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
         """Pull a lever: from here on a failure is an outcome of the thing under test."""
@@ -118,11 +118,11 @@ class Steps:
         return self._run(name, False, action, *args, **kwargs)  # noqa: FBT003 # private, named below
 
     def _run(self, name: str, lever: bool, action: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:  # noqa: FBT001
-        self.current = name
-        self.lever_pulled |= lever
+        self.current, self.in_lever = name, lever
         self._tell(StepEvent(name=name, lever=lever))
         started = time.monotonic()
         result = action(*args, **kwargs)
+        self.in_lever = False
         self.took_s[name] = round(time.monotonic() - started, 4)
         self._tell(StepEvent(name=name, lever=lever, took_s=self.took_s[name]))
         return result
@@ -136,7 +136,7 @@ class Steps:
         self._fail("wrong", None, detail)
 
     def broke(self, error: Exception) -> Outcome:
-        """An exception after a lever was pulled: what the lever left behind is part of its outcome."""
+        """An exception inside a lever: its outcome. One of our own between levers is an absence instead."""
         code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
         return Outcome(kind="died", step=self.current, code=code or type(error).__name__, detail=str(error)[:300])
 

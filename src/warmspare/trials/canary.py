@@ -1,27 +1,29 @@
 """The canary: a small CPU process tree whose memory, threads, files and sockets must all survive.
 
-Started as a program of its own, with the standard library alone. It holds a secret that exists nowhere
-but in its memory, and writes a line of counters and the secret's digest into its open file at each beat:
-a program started anew instead of restored has another secret and counters from zero.
+Started as a program of its own, with the standard library alone. It reads a secret from its standard
+input, which is then closed, and at each beat writes a line of counters, sealed with that secret, into its
+open file. Only the trial and the canary's memory hold the secret: whatever writes on without that memory
+cannot seal a line.
 
 Source for what CRIU must carry: threads, a child, a socket pair, an open file with its position.
 """
 
-import hashlib
+import hmac
 import os
-import secrets
 import socket
 import sys
 import threading
 import time
 
 BEAT_S = 0.005
+SECRET_BYTES = 32
 TAG = b"WARMSPARE_TRIAL"
 
 
 def beat(path: str, keeper: int) -> None:
-    """Run until the keeper is gone, writing `digest main threads child socket` lines to `path`."""
-    secret = secrets.token_bytes(32)
+    """Run until the keeper is gone, writing `seal beats threads child pid child_pid` lines to `path`."""
+    secret = os.read(0, SECRET_BYTES)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # CRIU refuses a pipe to the outside
     counts = [0, 0]
     for index in range(len(counts)):
         threading.Thread(target=_count, args=(counts, index), daemon=True).start()
@@ -38,9 +40,14 @@ def beat(path: str, keeper: int) -> None:
             beats += 1
             near.send(beats.to_bytes(8, "big"))
             echoed = int.from_bytes(near.recv(8), "big")
-            digest = hashlib.sha256(secret).hexdigest()
-            file.write(f"{digest} {beats} {min(counts)} {echoed - 1} {os.getpid()} {child}\n")
+            line = f"{beats} {min(counts)} {echoed - 1} {os.getpid()} {child}"
+            file.write(f"{seal(secret, line)} {line}\n")
             time.sleep(BEAT_S)
+
+
+def seal(secret: bytes, line: str) -> str:
+    """The mark of a line that only a holder of the secret can make."""
+    return hmac.new(secret, line.encode(), "sha256").hexdigest()
 
 
 def _count(counts: list[int], index: int) -> None:

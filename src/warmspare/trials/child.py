@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import shutil
 import signal
 import tempfile
@@ -170,8 +169,8 @@ def _result(trial: Trial, steps: Steps) -> Event:
         proof = trial.function(steps)
     except LeverFailed as failed:
         proof = trial.proof(outcome=failed.outcome)
-    except Exception as error:  # noqa: BLE001 # told under its name, as an outcome once a lever was pulled
-        if not steps.lever_pulled:
+    except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
+        if not steps.in_lever:
             known = isinstance(error, NotTried)
             detail = str(error) if known else f"{type(error).__name__}: {error}"[:300]
             return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
@@ -185,7 +184,7 @@ def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadlin
     deadline = time.monotonic() + deadline_s
     status: int | None = None
     # The body's end counts, not its pipe's: a daemon it left may hold that open, and it may close it early.
-    while ready := select.select(watched, [], [], max(0.0, deadline - time.monotonic()) if status is None else 0.0)[0]:
+    while ready := process.ready(watched, deadline - time.monotonic() if status is None else 0.0):
         if waker in ready:
             if set(os.read(waker, 4096)) & set(STOPPING):
                 return EndEvent(how="cancelled")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
+import secrets
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,7 @@ from warmspare.model.facts import Cause, Outcome, Proof, Seconds
 from warmspare.trials import canary
 from warmspare.trials.api import NotTried, Steps, trial
 
+THREADS: Final = 3
 BEATS: Final = 3
 """How many lines a canary must write before it counts as alive."""
 
@@ -35,12 +39,17 @@ class CriuRoundtrip(Proof, frozen=True, kw_only=True):
 class Beat(msgspec.Struct, frozen=True, array_like=True):
     """One line of the canary."""
 
-    digest: str
+    seal: str
     beats: int
     threads: int
     child: int
     pid: int
     child_pid: int
+
+    def is_sealed(self, secret: bytes) -> bool:
+        """Whether a holder of the secret wrote it."""
+        line = f"{self.beats} {self.threads} {self.child} {self.pid} {self.child_pid}"
+        return hmac.compare_digest(self.seal, canary.seal(secret, line))
 
 
 @trial(deadline=45, touches="one small process tree of its own and up to 100 MiB of scratch space", quick=True)
@@ -52,7 +61,8 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
     images = steps.scratch / "images"
     images.mkdir()
     diary = steps.scratch / "beats"
-    pid = steps.prepare("start the canary", _start, diary, steps.patience_s)
+    secret = secrets.token_bytes(canary.SECRET_BYTES)
+    pid = steps.prepare("start the canary", _start, diary, secret, steps.patience_s)
     child_pid = _beats(diary)[-1].child_pid
 
     dumped = steps("dump", criu.dump, pid, images)
@@ -69,7 +79,7 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
     beats = steps("see it go on", _went_on, diary, silent, steps.patience_s)
     if not beats:
         steps.wrong("CRIU said the process was restored, and it wrote nothing more")
-    if problem := _difference(before, beats):
+    if problem := difference(before, beats, secret) or not_running(before):
         steps.wrong(problem)
     return CriuRoundtrip(
         outcome=Outcome(kind="done"),
@@ -81,16 +91,18 @@ def criu_roundtrip(steps: Steps) -> CriuRoundtrip:
     )
 
 
-def _start(diary: Path, patience_s: float) -> int:
-    """A canary with nothing of ours open: CRIU refuses a process that holds a pipe to the outside."""
+def _start(diary: Path, secret: bytes, patience_s: float) -> int:
+    """A canary that has its secret and nothing of ours open any more, and beats."""
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", canary.__file__, str(diary), str(os.getppid())],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=diary.parent,
         start_new_session=True,
     )
+    with contextlib.suppress(BrokenPipeError), typing.cast("typing.IO[bytes]", child.stdin) as stdin:
+        stdin.write(secret)
     deadline = time.monotonic() + patience_s
     while len(_beats(diary)) < BEATS:
         if child.poll() is not None or time.monotonic() > deadline:
@@ -138,10 +150,19 @@ def _went_on(diary: Path, silent: int, patience_s: float) -> list[Beat]:
     return []
 
 
-def _difference(before: Beat, beats: list[Beat]) -> str | None:
+def not_running(before: Beat) -> str | None:
+    """What the kernel says against the process that writes, or None: the second instrument."""
+    seen, child = process.started(before.pid), process.started(before.child_pid)
+    if seen is None or child is None or child[0] != before.pid:
+        return "lines are written, and the kernel knows no such process"
+    threads = len(list(Path(f"/proc/{before.pid}/task").iterdir()))
+    return None if threads >= THREADS else f"the process came back with {threads} of its {THREADS} threads"
+
+
+def difference(before: Beat, beats: list[Beat], secret: bytes) -> str | None:
     """What did not go on, or None: the secret, every counter, the pids, and the place in the open file."""
     after = beats[-1]
-    if after.digest != before.digest:
+    if not all(beat.is_sealed(secret) for beat in beats):
         return "the process that writes now is not the one that was dumped: its memory differs"
     for name in ("beats", "threads", "child"):
         if getattr(after, name) <= getattr(before, name):

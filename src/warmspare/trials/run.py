@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import select
 import subprocess
 import sys
 import time
@@ -38,60 +37,85 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def run(trial: Trial, progress: Callable[[StepEvent], None]) -> Run:
-    """Run one trial to its end; an exception here (Ctrl-C) cancels it and waits until all is cleared away."""
+    """Run one trial to its end; an exception here (Ctrl-C) cancels it and waits until all is cleared away.
+
+    What could not be cleared away then is a note on that exception.
+    """
     token = secrets.token_hex(8)
     story = _Story(trial)
-    left: list[str] = []
     try:
-        with _keeper(trial, token) as (keeper, reports):
-            for event in _events(reports, time.monotonic() + trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
+        with _keeper(trial, token, story) as reports:
+            for event in reports.events(trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
                 story.add(event)
                 if isinstance(event, StepEvent):
                     progress(event)
-    finally:
-        if story.end is None:  # cancelled, or the keeper was killed and could clear nothing away
-            left += child.clear(token)
-    left += story.end.left if story.end else ()
-    return Run(story.reading(), (*left, f"pid {keeper.pid}") if keeper.returncode is None else tuple(left))
+    except BaseException as stop:
+        for thing in _left(story, token):
+            stop.add_note(thing)
+        raise
+    return Run(story.reading(), _left(story, token))
+
+
+def _left(story: _Story, token: str) -> tuple[str, ...]:
+    """What is left by the keeper's word; if it gave none, it was killed and could clear nothing away."""
+    return story.end.left if story.end else tuple(child.clear(token))
 
 
 @contextlib.contextmanager
-def _keeper(trial: Trial, token: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _keeper(trial: Trial, token: str, story: _Story) -> Iterator[_Reports]:
     held, lifeline = os.pipe()
-    reports, told = os.pipe()
+    told, tell = os.pipe()
     root = str(Path(warmspare.__file__).parent.parent)
-    arguments = (trial.place, str(trial.deadline_s), token, str(held), str(told), root)
+    arguments = (trial.place, str(trial.deadline_s), token, str(held), str(tell), root)
     keeper = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        pass_fds=(held, told),
+        pass_fds=(held, tell),
         start_new_session=True,
         env={**os.environ, process.TAG: token},
     )
     os.close(held)
-    os.close(told)
+    os.close(tell)
+    reports = _Reports(told)
     try:
-        yield keeper, reports
+        yield reports
     finally:
         os.close(lifeline)
+        # A keeper that is cancelled still says how it ended; one that nobody reads could not end at all.
+        with contextlib.suppress(msgspec.MsgspecError):
+            for event in reports.events(process.KILL_GRACE_S + GRACE_S):
+                story.add(event)
         try:
-            keeper.wait(process.KILL_GRACE_S + GRACE_S)
+            keeper.wait(1 + GRACE_S)
         except subprocess.TimeoutExpired:
             keeper.kill()
+            story.end = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 keeper.wait(1)
-        os.close(reports)
+        os.close(told)
 
 
-def _events(reports: int, deadline: float) -> Iterator[Event]:
-    decoder, rest = msgspec.json.Decoder(Event), b""
-    while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        data = os.read(reports, 65_536)
-        if not data:
-            return
-        *lines, rest = (rest + data).split(b"\n")
-        yield from map(decoder.decode, lines)
+class _Reports:
+    """What the keeper tells; reading may be broken off at any event, and gone on with."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def events(self, seconds: float) -> Iterator[Event]:
+        decoder, deadline = msgspec.json.Decoder(Event), time.monotonic() + seconds
+        while True:
+            line, whole, rest = self._rest.partition(b"\n")
+            if whole:
+                self._rest = rest
+                yield decoder.decode(line)
+            elif process.ready([self._descriptor], deadline - time.monotonic()) and (
+                data := os.read(self._descriptor, 65_536)
+            ):
+                self._rest += data
+            else:
+                return
 
 
 class _Story:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from warmspare.host.experiments._syscalls import Answer
+from warmspare.host.loading import is_not_there
 
 _CANDIDATES = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
 _SUCCESS = 0
@@ -37,13 +38,14 @@ def run() -> Answer:
     """Load the driver's library, initialise it, and ask for its version and its devices.
 
     Returns:
-        `found` and `path` (of the library; `detail` says why it could not be loaded), `init_code` and
+        `found` and `path` (of the library; `detail` says why it could not be loaded, `broken` that it is
+        there all the same), `init_code` and
         `driver_version` (12080 is 12.8) as the driver gives them, `count`, and in CUDA's own order `uuids`
         and `pci_bus_ids`, None for one that was refused. A MIG slice has its own UUID here, under the same
         prefix. `missing_symbols` are functions that this driver does not have; what depends on them is
         None.
     """
-    cuda, detail = _load()
+    cuda, reasons = _load()
     found: Answer = {
         "found": cuda is not None,
         "path": _path_of(cuda) if cuda else None,
@@ -53,19 +55,20 @@ def run() -> Answer:
         "uuids": [],
         "pci_bus_ids": [],
         "missing_symbols": [],
-        "detail": detail,
+        "broken": any(not is_not_there(name, reason) for name, reason in reasons.items()),
+        "detail": "; ".join(reasons.values()),
     }
     return found if cuda is None else found | _ask(cuda)
 
 
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    reasons = []
+def _load() -> tuple[ctypes.CDLL | None, dict[str, str]]:
+    reasons = {}
     for candidate in _CANDIDATES:
         try:
-            return ctypes.CDLL(candidate), ""
+            return ctypes.CDLL(candidate), {}
         except OSError as refusal:
-            reasons.append(str(refusal))
-    return None, "; ".join(reasons)
+            reasons[candidate] = str(refusal)
+    return None, reasons
 
 
 def _path_of(cuda: ctypes.CDLL) -> str | None:

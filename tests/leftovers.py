@@ -1,0 +1,108 @@
+"""What a run may leave behind, looked for in its own corner: other runs on this machine do not count."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+MARK: Final = "WARMSPARE_TEST"
+"""Set in the environment of a run: a trial hands the whole of it on to all it starts."""
+FALLBACKS: Final = tuple(map(Path, ("/var/tmp", "/dev/shm", "/run")))  # noqa: S108 # looked at, not written
+PATIENCE_S: Final = 20.0
+
+
+class Corner:
+    """A scratch root of its own and a mark in the environment, by which whatever a run leaves is known."""
+
+    def __init__(self, scratch: Path) -> None:
+        """Remember what is there before the run."""
+        self.scratch = scratch
+        self.scratch.mkdir(exist_ok=True)
+        self.mark = secrets.token_hex(8)
+        self.env = {MARK: self.mark, "TMPDIR": str(scratch)}
+        self._namespaces = set(namespaces())
+        self._fallbacks = self._elsewhere()
+
+    def processes(self) -> list[int]:
+        """Every process with the mark, zombies left out."""
+        return [pid for pid in pids() if f"{MARK}={self.mark}".encode() in environ(pid)]
+
+    def folders(self) -> list[Path]:
+        """Trial folders in the scratch root, and new ones in the roots that a trial falls back to."""
+        return [*self.scratch.glob("warmspare-trial-*"), *(self._elsewhere() - self._fallbacks)]
+
+    def left(self) -> dict[str, object]:
+        """All that is left now, by its kind; empty when nothing is."""
+        found = {
+            "processes": self.processes(),
+            "folders": self.folders(),
+            "namespaces": self._new_namespaces(),
+        }
+        return {kind: things for kind, things in found.items() if things}
+
+    def left_in_the_end(self) -> dict[str, object]:
+        """What is still left when everything had its time to end."""
+        until(lambda: not self.left())
+        return self.left()
+
+    def _new_namespaces(self) -> set[str]:
+        """New ones, unless all that are in them are strangers: they have an environment, without the mark."""
+        new = {name: pids for name, pids in namespaces().items() if name not in self._namespaces}
+        mark = f"{MARK}={self.mark}".encode()
+        return {
+            name for name, pids in new.items() if any(mark in environ(pid) or environ(pid) == [b""] for pid in pids)
+        }
+
+    @staticmethod
+    def _elsewhere() -> set[Path]:
+        return {folder for root in FALLBACKS for folder in root.glob("warmspare-trial-*")}
+
+
+def until(true: Callable[[], object]) -> bool:
+    """Whether it becomes true in time. For what no event tells: the end of processes that are not ours to wait for."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (seen := true()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(seen)
+
+
+def pids() -> list[int]:
+    """All processes but this one."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and path.name != str(os.getpid())]
+
+
+def environ(pid: int) -> list[bytes]:
+    """A process's environment as it was started; empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def namespaces() -> dict[str, list[int]]:
+    """Every namespace that a process is in, and who is in it."""
+    found: dict[str, list[int]] = {}
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{pid}/ns").iterdir():
+                with contextlib.suppress(OSError):
+                    found.setdefault(str(link.readlink()), []).append(pid)
+    return found
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, *options: str) -> Iterator[Path]:
+    """A file system of 1 MiB, mounted at `path`. Root only."""
+    path.mkdir(exist_ok=True)
+    mount = ["/bin/mount", "-t", "tmpfs", "-o", ",".join(("size=1m", *options)), "tmpfs", str(path)]
+    subprocess.run(mount, check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["/bin/umount", "--lazy", str(path)], check=True)
