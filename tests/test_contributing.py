@@ -58,12 +58,15 @@ def extended(tmp_path: Path) -> Path:
 
 
 def run(where: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """The extended tool, without CRIU's trial: there is none to be found."""
+    """The extended tool, with a CRIU that refuses everything."""
+    criu = where / "criu"
+    criu.write_text("#!/bin/sh\nexit 1\n")
+    criu.chmod(0o755)
     environment = {
         **os.environ,
         "PYTHONPATH": str(where / "src"),
         "WARMSPARE_STATE_DIR": str(where / "state"),
-        "WARMSPARE_CRIU": str(where / "no-criu"),
+        "WARMSPARE_CRIU": str(criu),
     }
     command = [sys.executable, "-m", "warmspare", *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -267,7 +267,8 @@ def test_a_root_without_power_is_denied_and_criu_not_called_too_old(corner: Corn
 @pytest.mark.root
 def test_without_any_writable_folder_it_is_denied(corner: Corner) -> None:
     roots = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108 # made read-only, in a mount namespace of its own
-    script = "".join(f"/bin/mount -t tmpfs -o ro tmpfs {root} && " for root in roots) + 'exec "$@"'
+    bound = "/bin/mount --bind {0} {0} && /bin/mount -o remount,bind,ro {0} && "
+    script = "".join(bound.format(root) for root in roots) + 'exec "$@"'
     hidden = ("/usr/bin/unshare", "--mount", "--propagation=private", "/bin/sh", "-c", script, "sh")
     cause, detail = snapshot(*hidden, scratch=corner.scratch, env={"WARMSPARE_CRIU": "/bin/true"}, cwd="/proc")
     assert cause == Cause.DENIED
