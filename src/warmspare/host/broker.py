@@ -30,6 +30,8 @@ class Question(msgspec.Struct, frozen=True):
     deadline_s: float
 
 
+REAP_S: Final = 1.0
+"""How long a killed worker is waited for before all of /proc is searched for what it left."""
 TAINTING: Final = frozenset({"symbol", "experiment"})
 _LENGTH: Final = struct.Struct("<I")
 ANSWERS: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
@@ -142,6 +144,10 @@ class Worker:
             os.close(self.answers)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+            with process.holding(self.pid) as descriptor:
+                process.ready([] if descriptor is None else [descriptor], REAP_S if descriptor is not None else 0.0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
         return process.end_descendants()
 
 
