@@ -29,17 +29,23 @@ ARRIVED = "bytes arrived both ways by peer access ({path}, {gb_per_s:.0f} GB/s)"
 STAGED = "bytes arrived only staged through the host: multi-GPU works, taking over at link speed does not"
 
 
+def _not_by_peer_access(copies: Both[PeerCopy]) -> Finding | None:
+    for copy in (copies.there, copies.back):
+        if failed := broken(copy):
+            return failed
+        if not copy.peer_access or copy.path == "staged":
+            return unmet(STAGED, remedy="allow-p2p")
+    return None
+
+
 def peer_copy_arrives(copies: Some[Both[PeerCopy]]) -> Finding:
     """A copy that "succeeds" may be staged through the host, or not arrive at all: the destination checks.
 
     Remedy: allow-p2p
     Source: NVIDIA/nccl#2335 (mirror), NVIDIA/open-gpu-kernel-modules#1257 (silent corruption).
     """
-    for copy in (copies.there, copies.back):
-        if failed := broken(copy):
-            return failed
-        if not copy.peer_access or copy.path == "staged":
-            return unmet(STAGED, remedy="allow-p2p")
+    if failed := _not_by_peer_access(copies):
+        return failed
     slowest = min(copies.there.gb_per_s or 0.0, copies.back.gb_per_s or 0.0)
     return met(ARRIVED, path=copies.there.path, gb_per_s=slowest)
 
@@ -81,11 +87,8 @@ def every_pair_copies(copies: Each[Both[PeerCopy]]) -> Finding:
 
     Remedy: allow-p2p
     """
-    for copy in (copies.there, copies.back):
-        if failed := broken(copy):
-            return failed
-        if not copy.peer_access or copy.path == "staged":
-            return unmet(STAGED, remedy="allow-p2p")
+    if failed := _not_by_peer_access(copies):
+        return failed
     return met(EVERY)
 
 
