@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,17 @@ from warmspare.control.process import find_program
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 CI: Final = bool(os.environ.get("CI"))
+
+
+def pytest_configure() -> None:
+    """Tests send these signals; started under nohup or as a background job they would be ignored by all children."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
