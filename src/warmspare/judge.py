@@ -71,7 +71,8 @@ def _checks(weighed: Weighed, readings: Readings, gates: Mapping[Layer, str]) ->
     elif weighed.rule.is_proof and finding.status is Status.MET and found.standing is Standing.REPORTED:
         finding, silenced = undecided(REPORTED_ONLY, text=finding.text, cause=Cause.UNASKED), True
     open_proof = finding.status is Status.UNDECIDED and not silenced
-    papers = [] if gate is not None else [_paper(p, readings, finding, open_proof=open_proof) for p in weighed.papers]
+    asked = [(placed, find(placed.rule, readings)) for placed in weighed.papers]
+    papers = [] if gate is not None else [_paper(p, said.finding, finding, open_proof=open_proof) for p, said in asked]
     yield Check(
         id=weighed.rule.id,
         layer=weighed.layer,
@@ -85,17 +86,16 @@ def _checks(weighed: Weighed, readings: Readings, gates: Mapping[Layer, str]) ->
         papers=tuple(papers),
     )
     roles = {paper.id: paper.role for paper in papers}
-    for placed in weighed.papers:
+    for placed, said in asked:
         if placed.layer is not weighed.layer:
-            check = _paper_check(placed, weighed, find(placed.rule, readings), gate or gates.get(placed.layer))
+            check = _paper_check(placed, weighed, said, gate or gates.get(placed.layer))
             # Against a proof that passed it weighs nothing; beside one that failed it says where the stack breaks.
             counts = open_proof or Status.UNMET is finding.status or check.finding.status is Status.MET
             role = roles.get(placed.rule.id, "silent")
             yield msgspec.structs.replace(check, role=role, state=check.state if counts else None)
 
 
-def _paper(placed: PlacedPaper, readings: Readings, proof: Finding, *, open_proof: bool) -> Paper:
-    finding = find(placed.rule, readings).finding
+def _paper(placed: PlacedPaper, finding: Finding, proof: Finding, *, open_proof: bool) -> Paper:
     role: Role = "silent"
     if finding.status is Status.UNMET and open_proof:
         role = "speaks"

@@ -5,12 +5,19 @@ from __future__ import annotations
 import click
 
 from warmspare.cli.errors import Refused
-from warmspare.cli.options import reporting
+from warmspare.cli.options import check_tracks, reporting
 
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--track", "tracks", multiple=True, metavar="TRACK", help="Judge only this track (may be repeated).")
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    metavar="TRACK",
+    callback=check_tracks,
+    help="Judge only this track (may be repeated).",
+)
 @reporting
 def judge(
     files: tuple[str, ...],
@@ -25,12 +32,9 @@ def judge(
     Of several FILEs only the headlines are shown; -v shows all of each.
     """
     from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
-    from warmspare.cli.options import _check_tracks  # noqa: PLC0415
     from warmspare.cli.output import Sinks, say  # noqa: PLC0415
     from warmspare.report.view import clean  # noqa: PLC0415
 
-    context = click.get_current_context()
-    _check_tracks(context, context.command.params[1], tracks)
     if len(files) > 1 and (json_path or md_path):
         message = "--json and --md take one FILE; judge the others apart"
         raise Refused(message)

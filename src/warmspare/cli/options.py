@@ -23,12 +23,15 @@ def _set_criu(_context: click.Context, _parameter: click.Parameter, value: str |
     os.environ[CRIU] = os.path.abspath(path)  # noqa: PTH100 # not resolved: a wrapper may look at its name
 
 
-def _check_tracks(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from warmspare import catalogue  # noqa: PLC0415 # only when a track is named
+def check_tracks(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a track that this version does not have, with the names of those it has."""
+    if value:
+        from warmspare import catalogue  # noqa: PLC0415 # only when a track is named
 
-    if unknown := [name for name in value if name not in catalogue.tracks()]:
-        message = f"no track is called {unknown[0]!r}; there are {', '.join(catalogue.tracks())}"
-        raise click.UsageError(message)
+        known = catalogue.tracks()
+        if unknown := [name for name in value if name not in known]:
+            message = f"no track is called {unknown[0]!r}; there are {', '.join(known)}"
+            raise click.UsageError(message)
     return value
 
 
@@ -40,7 +43,7 @@ def trying(command: C) -> C:
         click.option("--quick", "extent", flag_value="quick", help="Run only the quick trials, also for named tracks."),
         click.option("--criu", metavar="PATH", expose_value=False, callback=_set_criu, help="The CRIU to use."),
         click.option("--no-redact", is_flag=True, help="Keep hostname, serials, UUIDs, user names and home paths."),
-        click.argument("tracks", metavar="[TRACK]...", nargs=-1, callback=_check_tracks),
+        click.argument("tracks", metavar="[TRACK]...", nargs=-1, callback=check_tracks),
     ):
         command = option(command)
     return command

@@ -16,12 +16,11 @@ from warmspare.cli.progress import Progress
 from warmspare.control.files import Unwritable
 from warmspare.judge import judge
 from warmspare.model.snapshot import SIZE_LIMIT, BadSnapshot, Reader, Snapshot
+from warmspare.model.verdicts import EXIT_CODES
 from warmspare.report import json, markdown, terminal
 from warmspare.report.view import view
 from warmspare.survey import Survey
 from warmspare.trials.api import Trial
-
-SEVERITY = {0: 0, 4: 1, 3: 2, 1: 3}
 
 
 @functools.cache
@@ -112,4 +111,4 @@ def _bytes(name: str) -> bytes:
 
 def worse(one: int, other: int) -> int:
     """The exit code of the worse verdict."""
-    return max(one, other, key=lambda code: SEVERITY[code])
+    return max(one, other, key=EXIT_CODES.index)

@@ -144,8 +144,7 @@ class Worker:
             os.close(self.answers)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            with process.holding(self.pid) as descriptor:
-                process.ready([] if descriptor is None else [descriptor], REAP_S if descriptor is not None else 0.0)
+            process.first((), self.pid, REAP_S)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
         return process.end_descendants()

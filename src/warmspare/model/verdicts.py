@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,6 +32,10 @@ class Verdict(StrEnum):
     def rank(self) -> int:
         """The law's order: GO 2, DEGRADED 1, UNKNOWN and NO-GO 0. Less knowledge never raises it."""
         return (2, 1, 0, 0)[self.severity]
+
+
+EXIT_CODES: Final = (0, 4, 3, 1)
+"""Of check and judge, by severity: GO, DEGRADED, UNKNOWN, NO-GO."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -138,5 +142,4 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def exit_code(self) -> int:
         """0 GO, 1 NO-GO, 3 UNKNOWN, 4 DEGRADED: the worst of the tracks asked for."""
-        worst = max((t.state.verdict.severity for t in self.tracks), default=0)
-        return (0, 4, 3, 1)[worst]
+        return EXIT_CODES[max((t.state.verdict.severity for t in self.tracks), default=0)]

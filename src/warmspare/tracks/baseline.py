@@ -6,6 +6,7 @@ from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform, WindowsDriver
 from warmspare.tracks.shared import (
+    NO_OBJECTION,
     broken,
     driver_is_there,
     driver_model_is_known,
@@ -13,6 +14,7 @@ from warmspare.tracks.shared import (
     gpu_is_there,
     memory_is_not_limited,
     memory_may_be_locked,
+    not_under_wsl2,
     platform_is_named,
 )
 from warmspare.trials.awaited import CudaCompute, CudaVmm, HostSpeed, ManagedMemory, PinnedMemory
@@ -74,7 +76,6 @@ def host_speed_is_known(speed: HostSpeed) -> Finding:
 
 WSL2_LACKS = "NVIDIA's guide rules it out under WSL2"
 WSL2_LIMITS = "NVIDIA's guide calls it limited under WSL2; 0.5 to 5 GB were seen in the field"
-NO_OBJECTION = "nothing documented speaks against it"
 
 
 def managed_memory_is_documented(platform: Platform) -> Finding:
@@ -83,7 +84,7 @@ def managed_memory_is_documented(platform: Platform) -> Finding:
     Remedy: native-linux
     Source: NVIDIA, CUDA on WSL user guide, section 5.
     """
-    return unmet(WSL2_LACKS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+    return not_under_wsl2(platform, WSL2_LACKS)
 
 
 def pinned_memory_is_documented(platform: Platform) -> Finding:
@@ -92,7 +93,7 @@ def pinned_memory_is_documented(platform: Platform) -> Finding:
     Remedy: native-linux
     Source: NVIDIA, CUDA on WSL user guide, section 5; vllm-project/vllm#41496.
     """
-    return unmet(WSL2_LIMITS, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+    return not_under_wsl2(platform, WSL2_LIMITS)
 
 
 IN_TCC = "a card is in TCC mode on the Windows host: hidden from WSL2, and next to WDDM cards fatal to all"

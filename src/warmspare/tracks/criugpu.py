@@ -34,6 +34,7 @@ from warmspare.tracks.shared import (
     driver_is_there,
     gpu_is_there,
     memory_is_not_limited,
+    not_under_wsl2,
     platform_is_named,
 )
 from warmspare.trials.awaited import CriugpuRoundtrip, GpuSuspend
@@ -93,7 +94,6 @@ def driver_has_checkpoint_api(driver: Driver) -> Finding:
 
 
 WSL2_DRIVER = "no published run shows the checkpoint API under WSL2 (an unproven negative: a trial may overturn it)"
-NO_OBJECTION = "nothing documented speaks against it"
 
 
 def checkpoint_api_is_documented(platform: Platform) -> Finding:
@@ -102,7 +102,7 @@ def checkpoint_api_is_documented(platform: Platform) -> Finding:
     Remedy: native-linux
     Source: CUDA driver API, group CUDA_CHECKPOINT.
     """
-    return unmet(WSL2_DRIVER, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+    return not_under_wsl2(platform, WSL2_DRIVER)
 
 
 TRACK = Track(

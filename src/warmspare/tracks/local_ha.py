@@ -8,7 +8,7 @@ from warmspare.model.requirements import Each, Some
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.gpus import Gpus
 from warmspare.probes.platform import Platform
-from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, platform_is_named
+from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, not_under_wsl2, platform_is_named
 from warmspare.trials.awaited import NcclAllreduce, PeerCopy, Takeover
 
 TWO = "{count} GPUs: {pairs} pairs"
@@ -102,7 +102,6 @@ def allreduce_is_right(proof: NcclAllreduce) -> Finding:
 
 WSL2_P2P = "no published run shows peer access inside WSL2 (an unproven negative: a trial may overturn it)"
 WSL2_NVLINK = "no published run shows NVLink inside WSL2, and two owners of working bridges see none there"
-NO_OBJECTION = "nothing documented speaks against it"
 
 
 def peer_access_is_documented(platform: Platform) -> Finding:
@@ -111,7 +110,7 @@ def peer_access_is_documented(platform: Platform) -> Finding:
     Remedy: native-linux
     Source: microsoft/WSL#6587; vllm-project/vllm#5161 (the P2P check hangs there).
     """
-    return unmet(WSL2_P2P, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+    return not_under_wsl2(platform, WSL2_P2P)
 
 
 def nvlink_is_documented(platform: Platform) -> Finding:
@@ -120,7 +119,7 @@ def nvlink_is_documented(platform: Platform) -> Finding:
     Remedy: native-linux
     Source: microsoft/WSL#6587; weicj/vLLM-2080Ti-Definitive#114.
     """
-    return unmet(WSL2_NVLINK, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+    return not_under_wsl2(platform, WSL2_NVLINK)
 
 
 TRACK = Track(

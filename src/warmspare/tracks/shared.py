@@ -52,6 +52,14 @@ def broken(proof: Proof) -> Finding | None:
     )
 
 
+NO_OBJECTION = "nothing documented speaks against it"
+
+
+def not_under_wsl2(platform: Platform, paper: str) -> Finding:
+    """What `paper` documents against a technique under WSL2; elsewhere nothing documented is against it."""
+    return unmet(paper, remedy="native-linux") if platform.kind == "wsl2" else met(NO_OBJECTION)
+
+
 GPUS = "NVIDIA GPUs: {count} ({sources})"
 NO_GPU = "no NVIDIA GPU was found"
 
