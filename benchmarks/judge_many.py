@@ -34,7 +34,7 @@ def main(files: list[Path]) -> None:
         read = time.perf_counter()
         judgement = judge(snapshot.readings, tracks)
         judged = time.perf_counter()
-        terminal.render(view(snapshot, judgement, rules, remedies), brief=True)
+        terminal.render(view(snapshot, judgement, rules, remedies, brief=True), brief=True)
         spent["read"] += read - start
         spent["judge"] += judged - read
         spent["render"] += time.perf_counter() - judged

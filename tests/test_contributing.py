@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, tried by doing it: its four examples are put into a copy of the package and used."""
+"""CONTRIBUTING.md, tried by doing it: its five examples are put into a copy of the package and used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any, Final
 import pytest
 
 import warmspare
+from standins import Drivers
 
 ROOT: Final = Path(__file__).parent.parent
 IMPORTS: Final = {
     "requirement": (
-        "from warmspare.model.findings import Finding, met, unmet\nfrom warmspare.probes.huge_pages import HugePages\n"
+        "from warmspare.model.findings import Finding, met, unmet\nfrom warmspare.probes.overcommit import Overcommit\n"
     ),
     "track": (
         "from warmspare.model.tracks import Layer, Track\nfrom warmspare.tracks.shared import gpu_is_there\n"
@@ -29,9 +30,12 @@ IMPORTS: Final = {
         "from warmspare.trials.api import Steps, trial\n"
     ),
 }
-REMEDY: Final = (
-    '\n[turn-on-huge-pages]\ndo = "echo madvise > …/enabled"\nchanges = "the kernel\'s setting"\neffort = "seconds"\n'
-)
+REMEDY: Final = """
+[allow-overcommit]
+do = "sysctl vm.overcommit_memory=0"
+changes = "the kernel's setting"
+effort = "seconds"
+"""
 
 
 def docstring_first(block: str, imports: str) -> str:
@@ -45,10 +49,11 @@ def extended(tmp_path: Path) -> Path:
     """A copy of the package with the examples in it."""
     package = tmp_path / "src/warmspare"
     shutil.copytree(Path(warmspare.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    probe, requirement, track, trial = re.findall(
+    probe, of_gpu, requirement, track, trial = re.findall(
         r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
     )
-    (package / "probes/huge_pages.py").write_text(probe, encoding="utf-8")
+    (package / "probes/overcommit.py").write_text(probe, encoding="utf-8")
+    (package / "probes/gpu_temperature.py").write_text(of_gpu, encoding="utf-8")
     imports = IMPORTS["requirement"] + IMPORTS["track"]
     (package / "tracks/kv_cache.py").write_text(docstring_first(track, imports + requirement), encoding="utf-8")
     (package / "trials/file_roundtrip.py").write_text(docstring_first(trial, IMPORTS["trial"]), encoding="utf-8")
@@ -57,7 +62,7 @@ def extended(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(where: Path, *args: str) -> subprocess.CompletedProcess[str]:
+def run(where: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The extended tool, with a CRIU that refuses everything."""
     criu = where / "criu"
     criu.write_text("#!/bin/sh\nexit 1\n")
@@ -67,6 +72,7 @@ def run(where: Path, *args: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(where / "src"),
         "WARMSPARE_STATE_DIR": str(where / "state"),
         "WARMSPARE_CRIU": str(criu),
+        **more,
     }
     command = [sys.executable, "-m", "warmspare", *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -79,8 +85,16 @@ def test_a_newcomer_adds_a_probe_a_requirement_a_track_and_a_trial(extended: Pat
     tracks: dict[str, Any] = {track["id"]: track for track in json.loads(ended.stdout)["report"]["tracks"]}
     assert tracks["kv-cache"]["question"] == "Can an engine keep its KV cache in host memory?"
     checks = {check["id"]: check for layer in tracks["kv-cache"]["layers"] for check in layer["checks"]}
-    assert checks["huge_pages_are_on"]["mark"] in ("met", "unmet")
-    assert "transparent_hugepage" in " ".join(checks["huge_pages_are_on"]["evidence"])
+    assert checks["memory_may_be_promised"]["mark"] in ("met", "unmet")
+    assert "overcommit_memory" in " ".join(checks["memory_may_be_promised"]["evidence"])
+
+
+def test_the_new_probe_is_asked_once_a_gpu(extended: Path) -> None:
+    drivers = Drivers(extended).world("healthy")
+    ended = run(extended, "snapshot", "--no-trials", "-o", "-", **drivers)
+    entries = json.loads(ended.stdout)["readings"]
+    asked = {e["subject"]: e["reading"]["detail"] for e in entries if e["fact"] == "gpu_temperature"}
+    assert asked == {f"gpu{n}": "nvmlDeviceGetTemperature: Function Not Found" for n in range(4)}
 
 
 def test_the_new_trial_ran_and_its_proof_is_kept(extended: Path) -> None:
@@ -92,6 +106,6 @@ def test_the_new_trial_ran_and_its_proof_is_kept(extended: Path) -> None:
 
 
 def test_the_new_ids_explain_themselves(extended: Path) -> None:
-    told = run(extended, "explain", "huge_pages_are_on").stdout
-    assert "Pinning many gigabytes page by page takes seconds." in told
-    assert "echo madvise" in told
+    told = run(extended, "explain", "memory_may_be_promised").stdout
+    assert "a kernel that counts strictly refuses them" in " ".join(told.split())
+    assert "sysctl vm.overcommit_memory=0" in told

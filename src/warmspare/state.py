@@ -24,6 +24,7 @@ from warmspare.probes.criu import CriuProgram
 from warmspare.probes.driver import Driver
 from warmspare.probes.gpus import Gpus
 from warmspare.probes.kernel import Kernel
+from warmspare.probes.software import PythonPackages
 
 SECRET_BYTES: Final = 32
 ROOT_FOLDER: Final = Path("/var/lib/warmspare")
@@ -48,11 +49,13 @@ def key(readings: Readings) -> Key:
     """The key of the machine that was read."""
     kernel, driver = readings.get(Kernel), readings.get(Driver)
     gpus, criu = readings.get(Gpus), readings.get(CriuProgram)
+    packages = readings.get(PythonPackages)
     return Key(
         kernel=kernel.value.release if isinstance(kernel, Known) else None,
         driver=driver.value.kernel_version if isinstance(driver, Known) else None,
         gpus=gpus.value.ids if isinstance(gpus, Known) else None,
         criu=criu.value.version if isinstance(criu, Known) else None,
+        vllm=packages.value.vllm if isinstance(packages, Known) else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,11 +11,11 @@ import msgspec
 from warmspare import __version__, catalogue, state
 from warmspare.host.identity import identities
 from warmspare.host.live import LiveHost
-from warmspare.model.facts import HOST, HOST_KIND, Absent, Cause, Key, Known, Reading, Readings, fact_name
+from warmspare.host.port import SLOW
+from warmspare.model.facts import HOST, Absent, Cause, Key, Reading, Readings, fact_name
 from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
-from warmspare.probes.gpus import PAIR, Gpus
 from warmspare.trials import child
 from warmspare.trials.api import StepEvent, Trial
 from warmspare.trials.run import run
@@ -48,7 +47,7 @@ class Watcher:
 def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: bool = True) -> Survey:
     """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason."""
     watcher.reading()
-    with LiveHost() as host:
+    with LiveHost(ahead=SLOW) as host:
         readings = collect(host, catalogue.probes())
         transcript = tuple(host.transcript)
     chosen = {trial.name for trial in trials}
@@ -66,22 +65,20 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
         made_by=f"warmspare {__version__}",
         made_at=datetime.now(UTC),
         redacted=False,
-        readings=Readings({**_awaited(Readings(readings).get(Gpus)), **readings}),
+        readings=Readings({**_awaited(Readings(readings)), **readings}),
         transcript=transcript,
     )
     clean = redact(snapshot, identities(state.secret(state.folder())))
     return Survey(clean if redacted else snapshot, clean, tuple(left))
 
 
-def _awaited(gpus: Reading[Gpus]) -> dict[Key, Reading[Any]]:
+def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:
     """Proofs that no trial of this version yields, said so; of every pair of GPUs, both ways."""
-    count = gpus.value.count if isinstance(gpus, Known) else 0
-    pairs = tuple(f"gpu{a}→gpu{b}" for a, b in itertools.permutations(range(count), 2))
     yielded = {fact_name(p.fact) for p in catalogue.probes()} | {fact_name(t.proof) for t in catalogue.trials()}
     absent = Absent(cause=Cause.UNASKED, detail=NO_TRIAL)
     return {
         (fact_name(fact), subject): absent
         for fact in catalogue.facts()
         if fact_name(fact) not in yielded
-        for subject in (pairs if fact.KIND == PAIR else (HOST,) if fact.KIND == HOST_KIND else ())
+        for subject in fact.KIND.subjects(readings)
     }

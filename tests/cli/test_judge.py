@@ -250,15 +250,18 @@ def with_facts(made: dict[str, Any], values: dict[str, dict[str, Any]]) -> dict[
     made["readings"] = [entry for entry in made["readings"] if entry["fact"] not in values]
     for fact, value in values.items():
         known = {"is": "known", "value": {"fact": fact, **value}, "standing": "tried", "at": made["made_at"]}
-        made["readings"].append({"fact": fact, "subject": "host", "reading": known})
+        subject = "gpu0" if fact == "gpu_identity" else "host"
+        made["readings"].append({"fact": fact, "subject": subject, "reading": known})
     return made
 
 
 def test_each_verdict_has_its_exit_code(tool: Tool, survey: Path, tmp_path: Path) -> None:
     done = {"outcome": {"kind": "done"}}
     there: dict[str, dict[str, Any]] = {
-        "gpus": {"ids": ["GPU-1"], "seen": {"nvml": 1}},
-        "driver": {"found": True, "kernel_version": "580.1", "module": "open", "library": True},
+        "gpus": {"ids": ["GPU-1"], "seen": {"nvml": 1}, "nvml": [0], "pci": [None], "silent": {}, "instead": []},
+        "gpu_identity": {"name": "NVIDIA H100", "compute_capability": "9.0"},
+        "driver": {"kernel_version": "580.1", "module": "open"},
+        "nvml_library": {"found": True, "version": "580.1", "code": None, "refusal": None},
         "platform": {"kind": "bare-metal", "hypervisor": None, "signals": []},
         "windows_driver": {"models": []},
         "cuda_compute": done,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from warmspare.host import experiments
-from warmspare.host.experiments import _children, _syscalls
+from warmspare.host.experiments import _children, _syscalls, cuda_count
 
 DEADLINE_S = 20.0
 NOBODY = 65534
@@ -314,13 +314,14 @@ def test_a_driver_is_asked_and_its_refusals_are_kept(tmp_path: Path, init_code: 
     ready = init_code == 0
     assert cuda_with(tmp_path) == {
         "found": True,
-        "path": str(library),
+        "path": f"…/{library.name}",
         "init_code": init_code,
         "count": 2 if ready else None,
         "driver_version": 12080,
         "uuids": ["GPU-28282828-2828-2828-2828-282828282828", None] if ready else [],
         "pci_bus_ids": ["0000:28:00.0", "0000:29:00.0"] if ready else [],
-        "missing_symbols": [],
+        "attributes": [dict.fromkeys(cuda_count.ATTRIBUTES)] * 2 if ready else [],
+        "missing_symbols": ["cuDeviceGetAttribute"],
         "broken": False,
         "detail": "",
     }
@@ -339,6 +340,7 @@ def test_a_library_without_its_functions_is_found_and_says_what_it_lacks(tmp_pat
         "cuDeviceGet",
         "cuDeviceGetUuid_v2",
         "cuDeviceGetPCIBusId",
+        "cuDeviceGetAttribute",
     ]
 
 

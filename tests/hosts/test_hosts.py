@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,9 @@ from assemble import SYNTHETIC, assembled, report
 from warmspare import catalogue
 from warmspare.host.recorded import RecordedHost
 from warmspare.judge import judge
-from warmspare.model.facts import Absent, Known, Proof, Reading, Readings
+from warmspare.model.facts import Absent, Cause, Known, Proof, Reading, Readings, fact_name
+from warmspare.model.findings import Finding, Status
+from warmspare.model.requirements import Rule
 from warmspare.model.snapshot import Reader, Snapshot, encode
 from warmspare.model.verdicts import Judgement, State
 from warmspare.probes.api import collect
@@ -76,13 +79,67 @@ def ranks(judgement: Judgement) -> dict[tuple[str, str], int]:
     return {**tracks, **layers}
 
 
-def test_taking_any_reading_away_raises_no_rank(path: Path) -> None:
+def findings(judgement: Judgement) -> dict[tuple[str, str], Finding]:
+    """Every requirement's finding, and every paper's, by track."""
+    checks = [(track.id, check) for track in judgement.tracks for layer in track.layers for check in layer.checks]
+    said = {(track, paper.id): paper.finding for track, check in checks for paper in check.papers}
+    return {**said, **{(track, check.id): check.finding for track, check in checks}}
+
+
+def rests_on(rule: Rule) -> frozenset[str]:
+    """The facts that a requirement depends on, inventories of its subjects included."""
+    facts = {dependency.fact for dependency in rule.dependencies}
+    kinds = [fact.KIND for fact in facts]
+    while kinds:
+        kind = kinds.pop()
+        if kind.inventory:
+            facts.add(kind.inventory)
+            kinds.append(kind.inventory.KIND)
+    return frozenset(map(fact_name, facts))
+
+
+def gates(track: str) -> frozenset[str]:
+    """The facts that decide whether other requirements of a track arise at all."""
+    table = TRACKS[track][1]
+    rules = [weighed.rule for weighed in table.weighed if weighed.rule.function in table.gates]
+    return frozenset(fact for rule in rules for fact in rests_on(rule))
+
+
+RESTS_ON: Final = {name: rests_on(rule) for name, rule in catalogue.rules(TRACKS).items()}
+GATES: Final = {track: gates(track) for track in TRACKS}
+UNREADABLE: Final = Absent(cause=Cause.INVALID, detail="GPU is lost")
+
+
+def test_what_cannot_be_read_makes_just_what_rests_on_it_undecided_and_raises_no_rank(path: Path) -> None:
+    readings = load(path).readings
+    whole = judge(readings, TRACKS)
+    before, said = ranks(whole), findings(whole)
+    for key in dict(readings.items()):
+        without = judge(readings.plus({key: UNREADABLE}), TRACKS)
+        raised = {where for where, rank in ranks(without).items() if rank > before[where]}
+        assert not raised, f"without {key}"
+        for (track, name), finding in findings(without).items():
+            if finding == said[track, name]:
+                continue
+            assert key[0] in RESTS_ON[name] | GATES[track], f"without {key}: {name} in {track} became {finding}"
+            allowed = {Status.UNDECIDED, said[track, name].status}  # the same where others decide it too
+            assert finding.status in allowed or key[0] in GATES[track], (key, name, finding)
+
+
+def test_a_gpu_of_which_nothing_can_be_read_makes_no_verdict_better(path: Path) -> None:
     readings = load(path).readings
     before = ranks(judge(readings, TRACKS))
-    for key in dict(readings.items()):
-        after = ranks(judge(readings.without(key), TRACKS))
-        raised = {where for where, rank in after.items() if rank > before[where]}
-        assert not raised, f"without {key}"
+    for gpu in sorted({name for _, subject in dict(readings.items()) for name in re.findall(r"gpu\d+", subject)}):
+        about = {key for key in dict(readings.items()) if gpu in re.findall(r"gpu\d+", key[1])}
+        after = ranks(judge(readings.plus(dict.fromkeys(about, UNREADABLE)), TRACKS))
+        assert not {where for where, rank in after.items() if rank > before[where]}, f"without all of {gpu}"
+
+
+def test_every_finding_names_a_remedy_of_its_requirement(path: Path) -> None:
+    rules = catalogue.rules(TRACKS)
+    shared = {"run-as-root", "newer-kernel"}  # what `ability` and `broken` say for all of theirs
+    for (_, name), finding in findings(judge(load(path).readings, TRACKS)).items():
+        assert finding.remedy in {None, *rules[name].remedies, *shared}, name
 
 
 def test_every_absence_has_its_cause(path: Path) -> None:

@@ -46,7 +46,11 @@ def replayed(snapshot: Snapshot) -> dict[tuple[str, str], bool]:
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_user_and_a_host_of_our_own_words_change_nothing(host: str, name: str) -> None:
     made = unredacted(host)
-    for who in (Identities(hosts=(name,), users=(), key=b"k"), Identities(hosts=(), users=(name,), key=b"k")):
+    for who in (
+        Identities(hosts=(name,), users=(), key=b"k"),
+        Identities(hosts=(), users=(name,), key=b"k"),
+        Identities(hosts=(), users=(), homes=(f"/{name}/vault", "/data"), key=b"k"),
+    ):
         clean = redact(made, who)
         assert verdicts(clean) == verdicts(made)
         assert replayed(clean) == replayed(made)

@@ -1,7 +1,10 @@
 """Redaction: identities out, everything else as it was."""
 
+import os
+import pwd
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -184,6 +187,35 @@ def test_keys_and_codes_are_texts_too(answer: Answer) -> None:
     assert not re.search("buildbox7|bob|alice", texts(snapshot(answer)))
 
 
+VAULT = msgspec.structs.replace(WHO, users=("bobsmith",), homes=("/data/vault/bobsmith", "/data/vault"))
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("/data/vault/bobsmith/lib/libcuda.so.1", "~/lib/libcuda.so.1"),
+        ("/data/vault/bobsmith", "~"),
+        ("HOME=/data/vault/bobsmith:/data/vault/bobsmith/x", "HOME=~:~/x"),
+        ("no '/data/vault/bobsmith'.", "no '~'."),
+        ("/data/vault/carol/x", "~/carol/x"),
+        ("/data/vaults/x /mnt/data/vault", "/data/vaults/x /mnt/data/vault"),
+    ],
+)
+def test_a_home_in_an_unusual_place_is_a_tilde(said: str, kept: str) -> None:
+    made = redact(snapshot(*answers(said), text=said), VAULT)
+    assert made.notes == (f"of {kept}",)
+    assert "bobsmith" not in texts(snapshot(*answers(said), text=said), VAULT)
+
+
+def test_a_home_in_a_question_makes_its_words_none_of_ours() -> None:
+    call = Call(
+        verb="exists", args=("/data/vault/bobsmith/bin/../lib/criu",), answer=Failed(cause=None, detail="bobsmith")
+    )
+    made = redact(msgspec.structs.replace(snapshot(), transcript=(call,)), VAULT)
+    assert made.transcript[0].args == ("~/bin/../lib/criu",)
+    assert "bobsmith" not in str(made.transcript)
+
+
 # --- and the rest stays ------------------------------------------------------------------------------
 
 
@@ -264,6 +296,36 @@ def test_names_that_many_machines_have_are_no_identity() -> None:
     """A host called nvidia must not take the probes' questions away."""
     assert "nvidia" in GENERIC
     assert not {host.lower() for host in identities(b"k" * 32).hosts} & GENERIC
+
+
+@pytest.mark.parametrize(
+    "home",
+    ["", "/", "//", "/root", "/root/", "/nonexistent", "/var/empty", "/usr/sbin", "/bin", "/proc/self", "/sys", "/run",
+     "relative", "/usr/lib/../lib/wsl", "/mnt/c", "/var/run"],
+)  # fmt: skip
+def test_homes_that_many_machines_have_are_no_identity(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", "/nonexistent")
+    others = identities(b"k").homes
+    monkeypatch.setenv("HOME", home)
+    assert identities(b"k").homes == others
+
+
+def test_a_home_is_known_by_the_environment_and_the_password_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "link").symlink_to("vault")
+    monkeypatch.setenv("HOME", f"{tmp_path}/link/")
+    monkeypatch.setenv("SUDO_USER", "bobsmith")
+
+    def entry(name: str) -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", 1000, 1000, "", f"/data/{name}", "/bin/sh"))
+
+    monkeypatch.setattr(pwd, "getpwnam", entry)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: entry(f"uid{uid}"))
+    real = tmp_path.resolve()
+    homes = {f"{tmp_path}/link", f"{real}/vault", "/data/bobsmith", f"/data/uid{os.getuid()}"}
+    assert homes <= set(identities(b"k").homes)
 
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_-]{2,16}[a-z]", fullmatch=True).filter(lambda name: name not in "user-host-home")

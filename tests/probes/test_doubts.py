@@ -22,6 +22,7 @@ CUDA = ("experiment", "cuda_count")
 PCI = ("list", "/sys/bus/pci/devices")
 INTEROP = ("exists", "/proc/sys/fs/binfmt_misc/WSLInterop")
 YES = Gave(value=True)
+STATUS = ("read", "/proc/self/status")
 
 
 def nvml_error(code: int) -> Failed:
@@ -32,16 +33,23 @@ def cuda(**more: object) -> Gave:
     return Gave({"found": True, "init_code": 0, "count": 0, "uuids": [], "broken": False, **more})
 
 
-@pytest.mark.parametrize("answer", [CRASHED, TIMEOUT, nvml_error(999), nvml_error(18)])
+@pytest.mark.parametrize("answer", [GONE, nvml_error(9)])
+def test_no_driver_is_not_said_where_proc_is_hidden(answer: Answer) -> None:
+    seen = read(Driver, {("nvml", "nvmlSystemGetDriverVersion"): answer, STATUS: GONE})
+    assert isinstance(seen, Absent)
+    assert seen.cause is Cause.DENIED
+
+
+@pytest.mark.parametrize("answer", [CRASHED, TIMEOUT, nvml_error(999), nvml_error(18), nvml_error(12)])
 def test_an_nvml_that_fails_is_not_no_driver(answer: Answer) -> None:
     assert isinstance(read(Driver, {("nvml", "nvmlSystemGetDriverVersion"): answer}), Absent)
 
 
-@pytest.mark.parametrize("answer", [GONE, nvml_error(9), nvml_error(12)])
+@pytest.mark.parametrize("answer", [GONE, nvml_error(9)])
 def test_no_library_and_no_module_are_no_driver(answer: Answer) -> None:
-    seen = read(Driver, {("nvml", "nvmlSystemGetDriverVersion"): answer})
+    seen = read(Driver, {("nvml", "nvmlSystemGetDriverVersion"): answer, STATUS: Said("Name:\tpython3\n")})
     assert isinstance(seen, Known)
-    assert seen.value.found is False
+    assert seen.value.kernel_version is None
 
 
 DOUBTS: dict[str, Answers] = {

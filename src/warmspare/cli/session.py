@@ -15,11 +15,13 @@ from warmspare.cli.output import STANDARD, Sinks, colour, remark, say, width
 from warmspare.cli.progress import Progress
 from warmspare.control.files import Unwritable
 from warmspare.judge import judge
+from warmspare.model.requirements import Rule
 from warmspare.model.snapshot import SIZE_LIMIT, BadSnapshot, Reader, Snapshot
 from warmspare.model.verdicts import EXIT_CODES
 from warmspare.report import json, markdown, terminal
 from warmspare.report.view import view
 from warmspare.survey import Survey
+from warmspare.tracks.api import Remedy
 from warmspare.trials.api import Trial
 
 
@@ -27,6 +29,12 @@ from warmspare.trials.api import Trial
 def tracks() -> catalogue.Tracks:
     """All tracks, found once a process."""
     return catalogue.tracks()
+
+
+@functools.cache
+def _wording() -> tuple[dict[str, Rule], dict[str, Remedy]]:
+    """All rules and remedies by id, found once a process."""
+    return catalogue.rules(tracks()), catalogue.remedies()
 
 
 @functools.cache
@@ -61,7 +69,8 @@ def _chosen(asked: tuple[str, ...], extent: str | None) -> tuple[Trial, ...]:
 def report(snapshot: Snapshot, asked: tuple[str, ...], targets: Sinks, *, verbose: bool, brief: bool = False) -> int:
     """Judge `snapshot`, print and write it in every format asked for; returns the exit code."""
     judgement = judge(snapshot.readings, {name: tracks()[name] for name in asked or tracks()})
-    seen = view(snapshot, judgement, catalogue.rules(tracks()), catalogue.remedies())
+    headlines_only = brief and not ("json" in targets or "md" in targets)
+    seen = view(snapshot, judgement, *_wording(), brief=headlines_only)
     if not targets.standard:
         say(terminal.render(seen, width=width(), colour=colour(), verbose=verbose, brief=brief))
     if "json" in targets:

@@ -118,7 +118,19 @@ def started(pid: int) -> tuple[int, int, str] | None:
 
 
 def children(parent: int) -> list[int]:
-    """The direct children of `parent`, by scanning /proc (the kernel's own list is optional)."""
+    """The direct children of `parent`, of all its threads.
+
+    The kernel's own list, which is whole as long as nobody but the parent reaps them; without it
+    (CONFIG_PROC_CHILDREN) all of /proc is read. Source: proc_tid_children(5).
+    """
+    if not sees_itself():
+        return []
+    try:
+        listed = [path.read_text(encoding="ascii") for path in Path(f"/proc/{parent}/task").glob("*/children")]
+    except OSError:
+        listed = []
+    if listed:
+        return sorted({int(pid) for text in listed for pid in text.split()})
     return [pid for pid in _pids() if (seen := started(pid)) and seen[0] == parent]
 
 

@@ -28,6 +28,8 @@ class Question(msgspec.Struct, frozen=True):
     verb: Verb
     args: tuple[str, ...]
     deadline_s: float
+    ahead: bool = False
+    """Only begin with it: the same question will come again, and is owed its answer then."""
 
 
 REAP_S: Final = 1.0
@@ -78,13 +80,14 @@ def _exactly(descriptor: int, size: int, deadline: float | None) -> bytes | None
 class Worker:
     """A forked process that answers questions until it is killed."""
 
-    def __init__(self) -> None:
-        """Fork it, in a process group of its own."""
-        self._ended = False
+    def __init__(self, alive: set[int]) -> None:
+        """Fork it, in a process group of its own; the end of one spares the others that are `alive`."""
+        self._ended, self._alive = False, alive
+        self._deadline = 0.0
         asked, self.ask = os.pipe()
         self.answers, answered = os.pipe()
         broker = os.getpid()
-        self.pid = os.fork()
+        self.pid: int = os.fork()
         if self.pid == 0:
             process.die_with_parent(broker)
             os.setpgid(0, 0)
@@ -93,19 +96,23 @@ class Worker:
             _work(asked, answered)
         os.close(asked)
         os.close(answered)
+        alive.add(self.pid)
 
-    def put(self, question: Question, lifeline: int) -> Answer:
-        """One answer, or the reason why there is none.
+    def begin(self, question: Question) -> None:
+        """Put the question; its deadline runs from now."""
+        self._deadline = time.monotonic() + question.deadline_s
+        with contextlib.suppress(BrokenPipeError):  # it has died: seen when the answer is waited for
+            send(self.ask, question)
+
+    def answer(self, question: Question, lifeline: int) -> Answer:
+        """The answer to the question that was begun, or the reason why there is none.
 
         Raises:
             Closed: the tool is gone.
         """
-        deadline = time.monotonic() + question.deadline_s
-        try:
-            send(self.ask, question)
-        except BrokenPipeError:
-            return self._died(question, deadline)
-        ready, ended = process.first([self.answers, lifeline], self.pid, question.deadline_s)
+        deadline = self._deadline
+        left_s = max(0.0, deadline - time.monotonic())
+        ready, ended = process.first([self.answers, lifeline], self.pid, left_s)
         if lifeline in ready:  # nothing is sent while we owe an answer: this is the end of the pipe
             raise Closed
         if ended and not ready:
@@ -147,7 +154,8 @@ class Worker:
             process.first((), self.pid, REAP_S)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
-        return process.end_descendants()
+            self._alive.discard(self.pid)
+        return process.end_descendants(frozenset(self._alive))
 
 
 def _work(asked: int, answered: int) -> None:
@@ -166,26 +174,55 @@ def _work(asked: int, answered: int) -> None:
         os._exit(0)
 
 
+class _Workers:
+    """The broker's workers: one that is kept, and one for each question begun ahead or asked aside."""
+
+    def __init__(self, lifeline: int) -> None:
+        self._lifeline, self._alive = lifeline, set[int]()
+        self._kept: Worker | None = None
+        self._ahead: dict[tuple[str, ...], Worker] = {}
+
+    def begin(self, question: Question) -> None:
+        worker = self._ahead[question.verb, *question.args] = Worker(self._alive)
+        worker.begin(question)
+
+    def answer(self, question: Question) -> Answer:
+        if question.verb in TAINTING or (question.verb, *question.args) in self._ahead:
+            return self._aside(question)
+        # It lives on, since it has NVML loaded, which may take seconds.
+        worker = self._kept = self._kept or Worker(self._alive)
+        worker.begin(question)
+        answer = worker.answer(question, self._lifeline)
+        if isinstance(answer, Failed) and answer.cause in (Cause.TIMEOUT, Cause.CRASHED):
+            worker.end()
+            self._kept = None
+        return answer
+
+    def _aside(self, question: Question) -> Answer:
+        worker = self._ahead.pop((question.verb, *question.args), None)
+        if worker is None:
+            worker = Worker(self._alive)
+            worker.begin(question)
+        try:
+            return worker.answer(question, self._lifeline)
+        finally:
+            worker.end()
+
+
 def serve(requests: int, replies: int) -> None:
     """Answer questions until the pipe closes, then end every process started here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.disturbable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # children are ours to reap, whatever we were started with
     process.become_subreaper()
-    worker: Worker | None = None
+    workers = _Workers(requests)
     try:
         while data := receive(requests):
             question = msgspec.json.decode(data, type=Question)
-            fresh = question.verb in TAINTING
-            if worker is None or fresh:
-                if worker:
-                    worker.end()
-                worker = Worker()
-            answer = worker.put(question, requests)
-            if fresh or (isinstance(answer, Failed) and answer.cause in (Cause.TIMEOUT, Cause.CRASHED)):
-                worker.end()
-                worker = None
-            send(replies, answer)
+            if question.ahead:
+                workers.begin(question)
+            else:
+                send(replies, workers.answer(question))
     except (Closed, BrokenPipeError):
         pass
     finally:

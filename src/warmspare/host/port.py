@@ -26,6 +26,13 @@ DEADLINE_S: Final[dict[Verb, float]] = {
     "experiment": 10.0,
 }
 """How long a verb may take before the child that asks is killed, in seconds."""
+SLOW: Final[tuple[tuple[Verb, tuple[str, ...]], ...]] = (
+    ("experiment", ("cuda_count",)),
+    ("run", ("criu", "check", "--all")),
+    ("run", ("criu", "check", "--feature", "seccomp_suspend")),
+    ("run", ("docker", "--version")),
+)
+"""Questions begun before the others, side by side: cuInit takes over a second on a host with four GPUs."""
 
 
 class Unreadable(Exception):

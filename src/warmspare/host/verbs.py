@@ -7,22 +7,20 @@ import errno
 import functools
 import gzip
 import os
-import re
 import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from warmspare.control import process
-from warmspare.host import experiments
-from warmspare.host.loading import is_not_there
+from warmspare.host import experiments, nvml
+from warmspare.host.loading import is_not_there, without_folders
 from warmspare.model.facts import TEXT_LIMIT, Cause
 from warmspare.model.transcript import Answer, Failed, Gave, Listed, Ran, Said, Verb
 
-NVML_CALL: Final = re.compile(r"nvml(DeviceGet|SystemGet)\w{1,60}")
 BYTE_LIMIT: Final = 4 * TEXT_LIMIT
 NAME_LIMIT: Final = 65_536
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO})
@@ -111,45 +109,13 @@ def _outputs(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
             return out, err
 
 
-def _nvml(call: str, *args: str) -> Answer:
-    if not NVML_CALL.fullmatch(call):
-        return Failed(cause=Cause.INVALID, detail=f"{call} is no NVML query")
-    import pynvml  # noqa: PLC0415 # only a host that asks NVML pays for it
-
-    try:
-        pynvml.nvmlInit()
-        numbers: list[Any] = [int(arg) for arg in args]
-        if call.startswith("nvmlDeviceGet") and call != "nvmlDeviceGetCount":
-            numbers[0] = pynvml.nvmlDeviceGetHandleByIndex(numbers[0])
-        value = getattr(pynvml, call)(*numbers)
-    except pynvml.NVMLError as error:
-        name = type(error).__name__.removeprefix("NVMLError_")
-        missing = isinstance(error, pynvml.NVMLError_LibraryNotFound)
-        cause = None if missing else Cause.DENIED if "PERMISSION" in name.upper() else Cause.INVALID
-        return Failed(cause=cause, detail=f"{call}: {error}", code=str(error.value))
-    return Gave(_plain(value))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 # NVML gives numbers, strings, bytes, lists and structs
-    match value:
-        case bytes():
-            return decoded(value)
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case ctypes.Structure():
-            return {name: _plain(getattr(value, name)) for name, *_ in value._fields_}
-        case bool() | int() | float() | str() | None:
-            return value
-    return str(value)
-
-
 def _symbol(library: str, name: str) -> Answer:
     try:
         loaded = ctypes.CDLL(library)
     except OSError as error:
         said = shown(str(error))
         denied = Cause.DENIED if "Permission denied" in said else Cause.INVALID
-        return Failed(cause=None if is_not_there(library, said) else denied, detail=said)
+        return Failed(cause=None if is_not_there(library, said) else denied, detail=without_folders(said))
     return Gave(hasattr(loaded, name))
 
 
@@ -173,7 +139,7 @@ _VERBS: Final[dict[Verb, Callable[..., Answer]]] = {
     "list": _list,
     "exists": _exists,
     "run": _run,
-    "nvml": _nvml,
+    "nvml": nvml.ask,
     "symbol": _symbol,
     "experiment": _experiment,
 }

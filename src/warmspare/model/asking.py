@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from warmspare.model.facts import (
     HOST,
@@ -28,6 +30,13 @@ NOT_TRIED = "not tried: {detail}"
 RAISED = "the requirement itself failed: {error}"
 NO_FINDING = "the requirement gave no finding but {kind}"
 HELD_ON_ABSENT = "said {status} although {facts} is absent: not believed"
+OF_SUBJECTS = "{subjects}: "
+LIKEWISE = " (likewise, with values of their own: {alike})"
+SEVERAL: Final = {"gpu": "GPUs", "pair": "pairs", "link": "links"}
+NAMED: Final = 4
+"""The most subjects that a sentence names one by one."""
+FAILED: Final = frozenset({Cause.TIMEOUT, Cause.CRASHED, Cause.INVALID})
+"""Causes that something is wrong with the thing asked about, rather than with us."""
 NO_SUBJECTS = "there is no {kind} here"
 NO_SUBJECT_HAS_IT = "there is no {kind} here, and one is needed"
 
@@ -69,13 +78,13 @@ def find(rule: Rule, readings: Readings) -> Found:
         (kind.name, subject) if isinstance(subject, Found) else (subject, _ask(rule, readings, subject))
         for subject in subjects
     ]
-    found = _fold_parts(mode, parts)
+    found = _fold_parts(mode, kind.name, parts)
     if standing is Standing.REPORTED:  # an inventory names the subjects and is no evidence, unless it is hearsay
         return Found(found.finding, standing, found.refs, found.parts)
     return found
 
 
-def _fold_parts(mode: Mode, parts: list[tuple[str, Found]]) -> Found:
+def _fold_parts(mode: Mode, kind: str, parts: list[tuple[str, Found]]) -> Found:
     shown = tuple(Part(subject=subject, finding=f.finding, standing=f.standing, refs=f.refs) for subject, f in parts)
     each = (Status.UNMET, Status.UNDECIDED, Status.MET, Status.NOT_APPLICABLE)
     some = (Status.MET, Status.UNDECIDED, Status.UNMET, Status.NOT_APPLICABLE)
@@ -84,18 +93,32 @@ def _fold_parts(mode: Mode, parts: list[tuple[str, Found]]) -> Found:
     best = mode is Mode.SOME and status is Status.MET
     pick = max if best else min
     strength = pick(deciding, key=lambda part: part[1].standing.strength if part[1].standing else -1)[1].standing
-    first = deciding[0][1].finding
-    if len(parts) > 1:
-        who = ", ".join(subject for subject, _ in deciding)
-        first = Finding(
-            status=first.status,
-            sentence="{subjects}: " + first.sentence,
-            values={**first.values, "subjects": who},
-            remedy=first.remedy,
-            cause=first.cause,
-        )
+    first = _named_after([(subject, f.finding) for subject, f in deciding], kind, len(parts))
     refs = tuple(sorted({ref for _, f in deciding for ref in f.refs}))
     return Found(first, strength, refs, shown)
+
+
+def _named_after(deciding: list[tuple[str, Finding]], kind: str, total: int) -> Finding:
+    """The first finding, with the subjects that say just the same, and those that say the like with other values."""
+    first = deciding[0][1]
+    if total == 1:
+        return first
+    same = [subject for subject, finding in deciding if finding == first]
+    alike = [subject for subject, finding in deciding if finding != first]
+    values = {**first.values, "subjects": _listed(same, kind, total)}
+    if not alike:
+        return msgspec.structs.replace(first, sentence=OF_SUBJECTS + first.sentence, values=values)
+    sentence = OF_SUBJECTS + first.sentence + LIKEWISE
+    return msgspec.structs.replace(first, sentence=sentence, values={**values, "alike": _listed(alike, kind, total)})
+
+
+def _listed(subjects: list[str], kind: str, total: int) -> str:
+    """The subjects by name, or how many where that would be a long list."""
+    if len(subjects) == total > NAMED:
+        return f"all {total} {SEVERAL.get(kind, kind)}"
+    if len(subjects) <= NAMED:
+        return ", ".join(subjects)
+    return f"{', '.join(subjects[: NAMED - 1])} and {len(subjects) - NAMED + 1} more of {total}"
 
 
 def _subjects(kind: Kind, readings: Readings, inventories: list[Known[Any]]) -> Iterator[str | Found]:
@@ -121,7 +144,8 @@ def _ask(rule: Rule, readings: Readings, subject: str) -> Found:
     refs = tuple(sorted({ref for _, reading in every for ref in reading.refs}))
     absent = [(dependency, reading) for dependency, reading in every if isinstance(reading, Absent)]
     if missing := [(d.fact, reading) for d, reading in absent if d.mode is not Mode.READING]:
-        return Found(_missing(missing), refs=refs)
+        remedy = rule.remedy_when_unknown if missing[0][1].cause in FAILED else None
+        return Found(msgspec.structs.replace(_missing(missing), remedy=remedy), refs=refs)
     finding = _call(rule, {d.parameter: _argument(d, found) for d, found in asked})
     if absent and finding.status in (Status.MET, Status.NOT_APPLICABLE):
         facts = tuple(fact_name(d.fact) for d, _ in absent)

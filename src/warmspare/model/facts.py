@@ -15,6 +15,8 @@ TEXT_LIMIT: Final = 65_536
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+GbPerS = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+"""A bandwidth in decimal gigabytes per second."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 _NUMBER: Final = "(0|[1-9][0-9]{0,2})"
@@ -75,12 +77,32 @@ class Kind(msgspec.Struct, frozen=True):
 
     `listed` turns that inventory into subjects: for pairs one entry an unordered pair, named by its
     first direction. `parent` is the kind the inventory itself is read for (a GPU, for its links).
+    `handle` makes of the readings so far and a subject what a probe needs to ask about it.
     """
 
     name: Literal["host", "gpu", "pair", "link"]
     inventory: type[Fact] | None = None
     listed: Callable[[Fact, str], tuple[str, ...]] | None = None
     parent: Kind | None = None
+    handle: Callable[[Readings, str], object] | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many inventories are read before its subjects are known: 0 for the host."""
+        return 0 if self.inventory is None else 1 + self.inventory.KIND.depth
+
+    def subjects(self, readings: Readings) -> tuple[str, ...]:
+        """All subjects that known inventories name, for pairs in both directions."""
+        if self.inventory is None or self.listed is None:
+            return (HOST,)
+        found: list[str] = []
+        for parent in self.parent.subjects(readings) if self.parent else (HOST,):
+            reading = readings.get(self.inventory, parent)
+            if isinstance(reading, Known):
+                found += self.listed(reading.value, parent)
+        if self.name == "pair":
+            found += ["→".join(reversed(pair.split("→"))) for pair in found]
+        return tuple(found)
 
 
 HOST_KIND: Final = Kind("host")
@@ -183,3 +205,16 @@ class Readings:
     def plus(self, entries: Entries) -> Readings:
         """The same readings with some added or replaced."""
         return Readings({**self._entries, **entries})
+
+
+def known(readings: Readings, fact: type[F], subject: str = HOST) -> F:
+    """The fact itself.
+
+    Raises:
+        LookupError: it is absent.
+    """
+    match readings.get(fact, subject):
+        case Known(value=value):
+            return value
+    message = f"{fact_name(fact)} of {subject} is not known"
+    raise LookupError(message)

@@ -41,11 +41,12 @@ Clean = Callable[[str], str]
 
 
 class Identities(msgspec.Struct, frozen=True):
-    """What this machine and its user are called. `key` is a secret of the machine."""
+    """What this machine and its user are called, and the user's home folders. `key` is a secret of the machine."""
 
     hosts: tuple[str, ...]
     users: tuple[str, ...]
     key: bytes
+    homes: tuple[str, ...] = ()
 
 
 def redact(snapshot: Snapshot, who: Identities) -> Snapshot:
@@ -65,7 +66,8 @@ def redact(snapshot: Snapshot, who: Identities) -> Snapshot:
 class _Cleaner:
     def __init__(self, who: Identities, questions: Iterable[str]) -> None:
         self._key = who.key
-        asked = _vocabulary(questions)
+        self._homes = _folders(who.homes)
+        asked = _vocabulary(self._homes.sub(" ", question) if self._homes else question for question in questions)
         hosts = [name for name in who.hosts if name and name.lower() not in asked]
         users = [name for name in who.users if name and name.lower() not in asked]
         self._words = {name.lower(): f"host-{self._digest('host', name.lower())[:6]}" for name in hosts}
@@ -87,13 +89,18 @@ class _Cleaner:
 
     def text(self, text: str) -> str:
         """Any text of a machine; never longer than a snapshot may hold."""
-        text = SERIAL.sub(lambda m: f"{m[1]}{self._digest('serial', m[2])[:12]}", UUID.sub(self._uuid, text))
-        text = LONG.sub(lambda m: self._digest("id", m[0].lower())[: len(m[0])], text)
-        text = BUILDER.sub("(builder@redacted)", MAC.sub("00:00:00:00:00:00", text))
-        text = HOME.sub(self._home, text)
+        text = self.key(text)
         for named in self._named:
             text = named.sub(lambda m: self._words[m[0].lower()], text)
         return text[:TEXT_LIMIT]
+
+    def key(self, text: str) -> str:
+        """The same without looking for names: for what an experiment calls the parts of its answer."""
+        text = self._homes.sub("~", text) if self._homes else text
+        text = SERIAL.sub(lambda m: f"{m[1]}{self._digest('serial', m[2])[:12]}", UUID.sub(self._uuid, text))
+        text = LONG.sub(lambda m: self._digest("id", m[0].lower())[: len(m[0])], text)
+        text = BUILDER.sub("(builder@redacted)", MAC.sub("00:00:00:00:00:00", text))
+        return HOME.sub(self._home, text)
 
     def secret(self, text: str) -> str:
         """An answer that is itself an identity."""
@@ -113,17 +120,21 @@ class _Cleaner:
         }
         return msgspec.structs.replace(value, **changes)
 
-    def _value(self, value: Any, clean: Clean) -> Any:  # noqa: ANN401 # any value a fact or an answer may hold
+    def _value(self, value: Any, clean: Clean, *, ours: bool = False) -> Any:  # noqa: ANN401 # any value at all
+        """A value cleaned through; `ours`: the keys in it are words of an experiment, which a replay must find."""
         match value:
             case Enum():
                 return value
             case str():
                 return clean(value)
             case tuple() | list():
-                return type(value)(self._value(item, clean) for item in value)
+                return type(value)(self._value(item, clean, ours=ours) for item in value)
             case dict():
-                items = {key: self._value(v, self.secret if SECRET.search(key) else clean) for key, v in value.items()}
-                return {clean(key): item for key, item in items.items()}
+                items = {
+                    key: self._value(v, self.secret if SECRET.search(key) else clean, ours=ours)
+                    for key, v in value.items()
+                }
+                return {self.key(key) if ours else clean(key): item for key, item in items.items()}
             case msgspec.Struct():
                 return self._struct(value)
         return value
@@ -139,7 +150,7 @@ class _Cleaner:
                 program = self.text(ran.program)
                 answer = msgspec.structs.replace(ran, program=program, stdout=clean(out), stderr=clean(err))
             case Gave(value):
-                answer = Gave(self._value(value, clean))
+                answer = Gave(self._value(value, clean, ours=call.verb == "experiment"))
             case Failed(code=code) as failed:
                 code = None if code is None else self.text(code)
                 answer = msgspec.structs.replace(failed, detail=self.text(failed.detail), code=code)
@@ -159,6 +170,11 @@ def _vocabulary(questions: Iterable[str]) -> frozenset[str]:
 def _any_of(names: Iterable[str], word: str) -> re.Pattern[str] | None:
     found = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.compile(rf"(?i)(?<![{word}])(?:{found})(?![{word}])") if found else None
+
+
+def _folders(paths: Iterable[str]) -> re.Pattern[str] | None:
+    found = "|".join(map(re.escape, sorted(paths, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w.~-])(?:{found})(?![\w-])") if found else None
 
 
 def _is_vocabulary(hint: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -66,12 +67,17 @@ class Rule(msgspec.Struct, frozen=True):
     @property
     def why(self) -> str:
         """The docstring without its `Remedy:` and `Source:` lines: the reason shown in reports."""
-        return _TAG.sub("", inspect.getdoc(self.function) or "").strip()
+        return _said(self.function)[0]
 
     @property
     def remedies(self) -> tuple[str, ...]:
         """Ids of the remedies that its findings may name."""
-        return self._tagged("Remedy")
+        return tuple(dict.fromkeys((*self._tagged("Remedy"), *self._tagged("When unknown"))))
+
+    @property
+    def remedy_when_unknown(self) -> str | None:
+        """What to do where a fact it depends on could not be read."""
+        return next(iter(self._tagged("When unknown")), None)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -79,12 +85,18 @@ class Rule(msgspec.Struct, frozen=True):
         return self._tagged("Source")
 
     def _tagged(self, tag: str) -> tuple[str, ...]:
-        doc = inspect.getdoc(self.function) or ""
-        return tuple(found["text"] for found in _TAG.finditer(doc) if found["tag"] == tag)
+        return tuple(text for name, text in _said(self.function)[1] if name == tag)
 
 
 _BY_NAME: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_TAG: Final = re.compile(r"^(?P<tag>Remedy|Source): +(?P<text>.+?)\s*$", re.MULTILINE)
+_TAG: Final = re.compile(r"^(?P<tag>Remedy|When unknown|Source): +(?P<text>.+?)\s*$", re.MULTILINE)
+
+
+@functools.cache
+def _said(function: Requirement) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """What a docstring says: the reason, and its tagged lines."""
+    doc = inspect.getdoc(function) or ""
+    return _TAG.sub("", doc).strip(), tuple((found["tag"], found["text"]) for found in _TAG.finditer(doc))
 
 
 def rule(function: Requirement) -> Rule:

@@ -124,14 +124,16 @@ class TrackJudgement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decisive(self) -> Check | None:
-        """The check to put in the headline: the first that gives the track its verdict."""
+        """The check to put in the headline: the first that gives the track its verdict.
+
+        Of the undecided, paper comes first only if it says what to do: else the proof that it predicts does.
+        """
         if self.state.verdict is Verdict.GO:
             return None
-        for layer in self.layers:
-            for check in layer.checks:
-                if check.state == self.state:
-                    return check
-        return None
+        found = [check for layer in self.layers for check in layer.checks if check.state == self.state]
+        telling = [check for check in found if check.weight != "expects" or check.finding.remedy]
+        undecided = self.state.verdict is Verdict.UNKNOWN
+        return next(iter((telling if undecided else found) or found), None)
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The NVIDIA driver: whether its kernel part and its user-mode library are there, and their version."""
+"""The NVIDIA driver: whether its kernel part and its user-mode libraries are there, and their versions."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import re
 from typing import Final, Literal
 
 from warmspare.host.port import Host, Missing, Unreadable
-from warmspare.model.facts import Cause, Fact
+from warmspare.model.facts import Cause, Fact, Text
 from warmspare.probes.api import probe
+from warmspare.probes.nvml import DRIVER_NOT_LOADED, OPERATING_SYSTEM
+from warmspare.probes.platform import windows_smi, wsl_signals
 
-NO_DRIVER: Final = frozenset({"9", "12"})
-"""NVML's codes for a driver that is not loaded and a library that is not found. Source: nvml.h."""
+VERSION: Final = r"\d{3,4}\.\d{1,4}(?:\.\d{1,4})?"
 
 
 class Driver(Fact, frozen=True, kw_only=True):
-    """The driver. `kernel_version` is the module's, `library` whether libcuda loads here.
+    """The driver's kernel part, under WSL2 Windows' own; `kernel_version` is None where there is none.
 
     `module` tells the open kernel module from the proprietary one.
     """
 
-    found: bool
     kernel_version: str | None
     module: Literal["open", "proprietary"] | None
-    library: bool
 
     @property
     def major(self) -> int | None:
@@ -30,21 +29,62 @@ class Driver(Fact, frozen=True, kw_only=True):
         return int(self.kernel_version.split(".")[0]) if self.kernel_version else None
 
 
+class NvmlLibrary(Fact, frozen=True, kw_only=True):
+    """The management library: whether it is there, its own version, and what it refuses to work for.
+
+    `refusal` is the driver's answer where the library loads and does not get to work: not the same as a
+    library that is not there. `code` is NVML's.
+    """
+
+    found: bool
+    version: str | None
+    code: str | None
+    refusal: Text | None
+
+
 @probe
 def driver(host: Host) -> Driver:
-    """From /proc/driver/nvidia/version, else from NVML (WSL2 has no module), and by loading libcuda."""
+    """From /proc/driver/nvidia/version, else from NVML (WSL2 has no module), else from Windows' own nvidia-smi."""
     version: str | None = None
     module: Literal["open", "proprietary"] | None = None
     try:
         text = host.read("/proc/driver/nvidia/version")
     except Missing:
         version = _nvml_version(host)
+        if version is None:
+            _make_sure_of_proc(host)
     else:
-        found = re.search(r"\s(\d{3,4}\.\d{1,4}(?:\.\d{1,4})?)\s", text)
+        found = re.search(rf"\s({VERSION})\s", text)
         version = found[1] if found else None
         module = "open" if "Open Kernel Module" in text else "proprietary"
-    library = _library(host)
-    return Driver(found=version is not None or library, kernel_version=version, module=module, library=library)
+    return Driver(kernel_version=version, module=module)
+
+
+@probe
+def nvml_library(host: Host) -> NvmlLibrary:
+    """Its version is `13.580.159.04`: CUDA's major number before the driver's. Source: nvmlSystemGetNVMLVersion."""
+    try:
+        text = str(host.nvml("nvmlSystemGetNVMLVersion"))
+    except Missing:
+        return NvmlLibrary(found=False, version=None, code=None, refusal=None)
+    except Unreadable as unreadable:
+        if unreadable.cause is not Cause.INVALID or unreadable.code is None:
+            raise
+        return NvmlLibrary(found=True, version=None, code=unreadable.code, refusal=unreadable.detail)
+    found = re.fullmatch(rf"\d{{1,3}}\.({VERSION})", text)
+    return NvmlLibrary(found=True, version=found[1] if found else None, code=None, refusal=None)
+
+
+def _make_sure_of_proc(host: Host) -> None:
+    """No module is none only where /proc is shown to us.
+
+    Raises:
+        Unreadable: it is not.
+    """
+    try:
+        host.read("/proc/self/status")
+    except Missing:
+        raise Unreadable(Cause.DENIED, "/proc is not shown to us, so there may be a driver") from None
 
 
 def _nvml_version(host: Host) -> str | None:
@@ -53,16 +93,10 @@ def _nvml_version(host: Host) -> str | None:
     except Missing:
         return None
     except Unreadable as unreadable:
-        if unreadable.cause is Cause.INVALID and unreadable.code in NO_DRIVER:
+        if unreadable.code == OPERATING_SYSTEM and wsl_signals(host):  # Windows' own tool still tells
+            found = re.search(rf"^Driver Version\s*: ({VERSION})", windows_smi(host).stdout, re.MULTILINE)
+            return found[1] if found else None
+        if unreadable.code == DRIVER_NOT_LOADED:
             return None
         raise
-    return version if re.fullmatch(r"\d{3,4}(\.\d{1,4}){1,2}", version) else None
-
-
-def _library(host: Host) -> bool:
-    for name in ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"):
-        try:
-            return host.symbol(name, "cuInit")
-        except Missing:
-            continue
-    return False
+    return version if re.fullmatch(VERSION, version) else None

@@ -82,6 +82,12 @@ class SockDiag(Fact, frozen=True, kw_only=True):
     refused: dict[Family, str]
 
 
+class IoUring(Fact, frozen=True, kw_only=True):
+    """kernel.io_uring_disabled: 0 on, 1 for the privileged only, 2 off; None where the kernel has no such setting."""
+
+    disabled: Number | None
+
+
 class KernelConfig(Fact, frozen=True, kw_only=True):
     """The kernel's build configuration, from the first file found; only the options we ask about."""
 
@@ -175,6 +181,15 @@ def kernel_config(host: Host) -> KernelConfig:
     if not set(options.values()) <= {"y", "m", "n"}:
         raise Unreadable(Cause.INVALID, "an option is neither built in, a module nor off")
     return KernelConfig(found=answer["path"] is not None, path=answer["path"], options=options)
+
+
+@probe
+def io_uring(host: Host) -> IoUring:
+    """Source: Documentation/admin-guide/sysctl/kernel.rst (since Linux 6.6)."""
+    try:
+        return IoUring(disabled=int(host.read("/proc/sys/kernel/io_uring_disabled")))
+    except Missing:
+        return IoUring(disabled=None)
 
 
 def _ability(host: Host, experiment: str) -> dict[str, Any]:

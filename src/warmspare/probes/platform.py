@@ -110,14 +110,19 @@ def windows_driver(host: Host) -> WindowsDriver:
     """
     if not wsl_signals(host):
         return WindowsDriver(models=())
-    try:
-        answer = host.run("nvidia-smi.exe", "-q")
-    except Missing:  # sudo drops the Windows folders from PATH
-        answer = host.run("/mnt/c/Windows/System32/nvidia-smi.exe", "-q")
+    answer = windows_smi(host)
     models = re.findall(r"Driver Model\s*\n\s*Current\s*:\s*(\S+)", answer.stdout.replace("\r", ""))
     if answer.status or not models:
         raise Unreadable(Cause.INVALID, f"nvidia-smi.exe -q named no driver model (status {answer.status})")
     return WindowsDriver(models=tuple(models))
+
+
+def windows_smi(host: Host) -> Ran:
+    """What `nvidia-smi.exe -q` says on the Windows host; Missing in a container there."""
+    try:
+        return host.run("nvidia-smi.exe", "-q")
+    except Missing:  # sudo drops the Windows folders from PATH
+        return host.run("/mnt/c/Windows/System32/nvidia-smi.exe", "-q")
 
 
 def wsl_signals(host: Host) -> tuple[str, ...]:

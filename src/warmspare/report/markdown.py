@@ -44,6 +44,8 @@ def _check(check: CheckView) -> Iterator[str]:
         yield f"  - paper: {_plain(paper)}"
     if check.remedy and check.mark in ("unmet", "undecided"):
         yield f"  - do: {_plain(check.remedy)}"
+    for line in check.parts:
+        yield f"  - {_plain(line)}"
     for line in check.evidence:
         yield f"  - seen: {_plain(line)}"
 

@@ -93,6 +93,8 @@ def _check(check: CheckView) -> tuple[Text, Text]:
         head.append(f"\n{paper}", style="yellow")
     if check.remedy and check.mark in ("unmet", "undecided"):
         head.append(f"\n→ {check.remedy}", style="cyan")
+    for line in check.parts:
+        head.append(f"\n  {line}")
     for line in check.evidence:
         head.append(f"\n  {line}", style="dim")
     return Text(check.mark.ljust(MARK_WIDTH), style=MARK_STYLES[check.mark]), head

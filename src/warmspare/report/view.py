@@ -23,6 +23,7 @@ from warmspare.probes.platform import Container, Platform
 from warmspare.tracks.api import Remedy
 
 EVIDENCE_LIMIT: Final = 160
+EVIDENCE_LINES: Final = 6
 BYTE: Final = 0xFF
 EXPECTED, REFUTED = "expected to fail", "refuted here"
 MARKS: Final = {
@@ -34,7 +35,7 @@ MARKS: Final = {
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """One check: what it found, how that is known, what to do, and the answers it rests on."""
+    """One check: what it found (of each subject, where they differ), how that is known, what to do, its evidence."""
 
     id: str
     weight: str
@@ -44,6 +45,7 @@ class CheckView(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str | None
     why: str
     papers: tuple[str, ...]
+    parts: tuple[str, ...]
     evidence: tuple[str, ...]
 
 
@@ -77,9 +79,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int
 
 
-def view(snapshot: Snapshot, judgement: Judgement, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy]) -> View:
-    """Render a judgement into words, once for all formats."""
-    maker = _Maker(snapshot, rules, remedies)
+def view(
+    snapshot: Snapshot,
+    judgement: Judgement,
+    rules: Mapping[str, Rule],
+    remedies: Mapping[str, Remedy],
+    *,
+    brief: bool = False,
+) -> View:
+    """Render a judgement into words, once for all formats; `brief`: the headlines alone, without layers."""
+    maker = _Maker(snapshot, rules, remedies, brief=brief)
     return View(
         title=_title(snapshot),
         made=clean(f"{_utc(snapshot.made_at)} by {snapshot.made_by}"),
@@ -140,8 +149,10 @@ def _title(snapshot: Snapshot) -> str:
 
 
 class _Maker:
-    def __init__(self, snapshot: Snapshot, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy]) -> None:
-        self.snapshot, self.rules, self.remedies = snapshot, rules, remedies
+    def __init__(
+        self, snapshot: Snapshot, rules: Mapping[str, Rule], remedies: Mapping[str, Remedy], *, brief: bool
+    ) -> None:
+        self.snapshot, self.rules, self.remedies, self.brief = snapshot, rules, remedies, brief
         self._seen: dict[int, str] = {}
 
     def track(self, track: TrackJudgement) -> TrackView:
@@ -154,7 +165,7 @@ class _Maker:
             breaks_at=track.breaks_at.value if track.breaks_at else None,
             headline=self._headline(track, decisive),
             remedy=remedy,
-            layers=tuple(self._layer(layer) for layer in track.layers),
+            layers=() if self.brief else tuple(self._layer(layer) for layer in track.layers),
         )
 
     def _headline(self, track: TrackJudgement, decisive: Check | None) -> str:
@@ -193,7 +204,8 @@ class _Maker:
             remedy=self._remedy(check),
             why=clean(rule.why.split("\n\n")[0]),
             papers=tuple(clean(text) for text in (*self._papers(check, "speaks"), *self._papers(check, "refuted"))),
-            evidence=tuple(self._evidence(ref) for ref in check.refs),
+            parts=tuple(clean(text) for text in _parts(check)),
+            evidence=self._evidences(check.refs),
         )
 
     def _text(self, check: Check) -> str:
@@ -210,10 +222,24 @@ class _Maker:
         remedy = next((self.remedies[name] for name in named if name and name in self.remedies), None)
         return clean(remedy.do) if remedy else None
 
+    def _evidences(self, refs: tuple[int, ...]) -> tuple[str, ...]:
+        """The answers it rests on; the rest of a long list stands in the snapshot."""
+        shown = refs if len(refs) <= EVIDENCE_LINES else refs[: EVIDENCE_LINES - 1]
+        more = (f"… and {len(refs) - len(shown)} more answers in the snapshot",) if len(shown) < len(refs) else ()
+        return (*(self._evidence(ref) for ref in shown), *more)
+
     def _evidence(self, ref: int) -> str:
         if ref not in self._seen:
             self._seen[ref] = clean(_told(self.snapshot.transcript[ref]))
         return self._seen[ref]
+
+
+def _parts(check: Check) -> list[str]:
+    """What each subject says, those that say the same together; nothing where all say the same."""
+    said: dict[str, list[str]] = {}
+    for part in check.parts:
+        said.setdefault(f"{MARKS[part.finding.status]}: {part.finding.text}", []).append(part.subject)
+    return [f"{', '.join(subjects)}: {text}" for text, subjects in said.items()] if len(said) > 1 else []
 
 
 def _told(call: Call) -> str:

@@ -5,12 +5,42 @@ from __future__ import annotations
 from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform, WindowsDriver
+from warmspare.tracks.cuda_requirements import (
+    host_memory_can_be_pinned,
+    managed_memory_is_whole,
+    memory_kinds_are_known,
+    vmm_is_supported,
+)
+from warmspare.tracks.driver_requirements import (
+    cuda_initialises,
+    driver_versions_agree,
+    gpu_driver_model_is_known,
+    gpu_stays_initialised,
+    libcuda_is_real,
+    nvml_answers,
+    vmm_calls_are_there,
+)
+from warmspare.tracks.gpu_requirements import (
+    every_gpu_answers,
+    gpu_access_is_known,
+    gpu_has_no_other_users,
+    gpu_is_whole,
+    gpu_may_be_used,
+    gpu_memory_is_free,
+    memory_corrects_errors,
+    mps_is_known,
+    near_memory_is_known,
+    other_gpus_are_named,
+    pcie_link_is_full,
+    sources_agree,
+)
+from warmspare.tracks.host_requirements import huge_pages_are_on, numa_is_known
+from warmspare.tracks.peer_requirements import fabric_is_ready
 from warmspare.tracks.shared import (
     NO_OBJECTION,
     broken,
     driver_is_there,
     driver_model_is_known,
-    gpu_access_is_known,
     gpu_is_there,
     memory_is_not_limited,
     memory_may_be_locked,
@@ -23,7 +53,10 @@ COMPUTES = "CUDA initialised, and a kernel's result was right"
 
 
 def cuda_computes(proof: CudaCompute) -> Finding:
-    """The least that everything else stands on: a kernel ran on the GPU, and its result was checked."""
+    """The least that everything else stands on: a kernel ran on the GPU, and its result was checked.
+
+    Source: CUDA driver API; the trial compares the result with one computed on the CPU.
+    """
     return broken(proof) or met(COMPUTES)
 
 
@@ -54,7 +87,10 @@ NOT_CONCURRENT = "managed memory works, but not from CPU and GPU at the same tim
 
 
 def managed_memory_works(proof: ManagedMemory) -> Finding:
-    """Programs that let the driver move pages between CPU and GPU rely on it."""
+    """Programs that let the driver move pages between CPU and GPU rely on managed memory.
+
+    Source: CUDA programming guide, unified memory.
+    """
     if failed := broken(proof):
         return failed
     return met(MANAGED) if proof.concurrent else unmet(NOT_CONCURRENT)
@@ -113,17 +149,55 @@ TRACK = Track(
         Layer.HARDWARE: [gpu_is_there],
         Layer.PROOF: [cuda_computes],
     },
-    wants={Layer.PROOF: [pinned_memory_works, cuda_vmm_works, managed_memory_works]},
+    wants={
+        Layer.HARDWARE: [every_gpu_answers],
+        Layer.DRIVER: [nvml_answers],
+        Layer.PROOF: [pinned_memory_works, cuda_vmm_works, managed_memory_works],
+    },
     notes={
+        Layer.HARDWARE: [
+            sources_agree,
+            other_gpus_are_named,
+            gpu_is_whole,
+            gpu_memory_is_free,
+            gpu_has_no_other_users,
+            memory_corrects_errors,
+            pcie_link_is_full,
+            near_memory_is_known,
+        ],
         Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
+        Layer.KERNEL: [huge_pages_are_on, numa_is_known],
         Layer.PRIVILEGES: [memory_is_not_limited, memory_may_be_locked],
-        Layer.DRIVER: [driver_model_is_known],
+        Layer.DRIVER: [
+            driver_versions_agree,
+            fabric_is_ready,
+            driver_model_is_known,
+            gpu_driver_model_is_known,
+            gpu_stays_initialised,
+            mps_is_known,
+            memory_kinds_are_known,
+        ],
         Layer.PROOF: [host_speed_is_known],
     },
     expects={
-        cuda_computes: {Layer.DRIVER: [driver_is_there, no_card_is_in_tcc]},
-        pinned_memory_works: {Layer.PLATFORM: [pinned_memory_is_documented]},
-        managed_memory_works: {Layer.PLATFORM: [managed_memory_is_documented]},
+        cuda_computes: {
+            Layer.DRIVER: [
+                driver_is_there,
+                libcuda_is_real,
+                no_card_is_in_tcc,
+                cuda_initialises,
+                gpu_may_be_used,
+            ]
+        },
+        pinned_memory_works: {
+            Layer.PLATFORM: [pinned_memory_is_documented],
+            Layer.DRIVER: [host_memory_can_be_pinned],
+        },
+        cuda_vmm_works: {Layer.DRIVER: [vmm_calls_are_there, vmm_is_supported]},
+        managed_memory_works: {
+            Layer.PLATFORM: [managed_memory_is_documented],
+            Layer.DRIVER: [managed_memory_is_whole],
+        },
     },
     gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
 )

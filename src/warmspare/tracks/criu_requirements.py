@@ -5,9 +5,9 @@ from __future__ import annotations
 from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.probes.criu import CriuCheck, CriuPlugin, CriuProgram, CriuSeccompSuspend
 from warmspare.probes.kernel import SuspendSeccomp
-from warmspare.probes.platform import Wsl
+from warmspare.probes.platform import Container, Platform, Wsl
 from warmspare.probes.privileges import Seccomp, SeccompOfPid1
-from warmspare.tracks.shared import broken
+from warmspare.tracks.shared import NO_OBJECTION, broken
 from warmspare.trials.criu_roundtrip import CriuRoundtrip
 
 CRIU = "CRIU {version} ({path})"
@@ -54,7 +54,7 @@ BAD = "criu check fails: {missing}"
 
 
 def criu_fits_this_kernel(check: CriuCheck) -> Finding:
-    """Paper: what `criu check` says. A CRIU older than the kernel fails there, and the kernel is not to blame.
+    """Paper: what `criu check` says of this kernel; a CRIU older than it fails there, and the kernel is not to blame.
 
     Remedy: newer-criu
     Source: criu/cr-check.c; Debian 12's 3.17.1 on Linux 6.18: "Unexpected rt vDSO area bounds".
@@ -72,15 +72,18 @@ CANNOT = "a seccomp filter is on us, and suspending it fails ({errno})"
 CRIU_CANNOT = "a seccomp filter is on us, and CRIU says that it cannot suspend it"
 
 
-def seccomp_can_be_suspended(suspend: SuspendSeccomp, seccomp: Seccomp) -> Finding:
+def seccomp_can_be_suspended(suspend: SuspendSeccomp, seccomp: Seccomp, container: Container) -> Finding:
     """Paper: CRIU cannot dump a process under a filter that it may not suspend.
 
     Remedy: networking-nat
+    Remedy: lift-seccomp
     Source: checkpoint-restore/criu#2391; PTRACE_O_SUSPEND_SECCOMP, ptrace(2).
     """
     if seccomp.mode == 0:
         return met(NOTHING)
-    return met(CAN) if suspend.works else unmet(CANNOT, errno=suspend.errno, remedy="networking-nat")
+    if suspend.works:
+        return met(CAN)
+    return unmet(CANNOT, errno=suspend.errno, remedy="lift-seccomp" if container.inside else "networking-nat")
 
 
 def criu_suspends_seccomp(criu: CriuSeccompSuspend, seccomp: Seccomp) -> Finding:
@@ -123,3 +126,17 @@ def plugin_is_there(plugin: CriuPlugin) -> Finding:
     Source: criu/plugins/cuda/README.md.
     """
     return met(PLUGIN, path=plugin.path) if plugin.found else undecided(NO_PLUGIN)
+
+
+NO_KERNEL = "gVisor's own kernel runs programs here, and CRIU cannot work in it"
+
+
+def criu_can_work_here(platform: Platform) -> Finding:
+    """Paper: CRIU needs a Linux kernel; gVisor puts one of its own in between, which has its own way to checkpoint.
+
+    Remedy: leave-gvisor
+    Source: gVisor documentation, checkpoint/restore (runsc checkpoint); google/gvisor pkg/sentry.
+    """
+    if platform.kind == "gvisor":
+        return unmet(NO_KERNEL, remedy="leave-gvisor")
+    return met(NO_OBJECTION)

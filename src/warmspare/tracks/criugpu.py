@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
-from warmspare.probes.driver import Driver
 from warmspare.probes.platform import Platform
+from warmspare.tracks.container_requirements import (
+    container_tools_are_known,
+    container_was_given_the_driver,
+    containers_can_have_gpus,
+)
 from warmspare.tracks.criu_requirements import (
+    criu_can_work_here,
     criu_fits_this_kernel,
     criu_is_there,
     criu_suspends_seccomp,
@@ -15,6 +20,13 @@ from warmspare.tracks.criu_requirements import (
     process_survives_on_disk,
     seccomp_can_be_suspended,
 )
+from warmspare.tracks.driver_requirements import (
+    checkpoint_calls_are_there,
+    cuda_initialises,
+    gpu_stays_initialised,
+)
+from warmspare.tracks.gpu_requirements import a_whole_gpu_is_left, gpu_access_is_known, gpu_memory_is_free
+from warmspare.tracks.host_requirements import host_memory_holds_the_gpu
 from warmspare.tracks.kernel_requirements import (
     config_agrees,
     kernel_can_choose_pids,
@@ -37,9 +49,17 @@ from warmspare.tracks.shared import (
     not_under_wsl2,
     platform_is_named,
 )
+from warmspare.tracks.suspend_requirements import (
+    checkpoint_works_on_this_gpu,
+    driver_abilities_are_known,
+    driver_has_checkpoint_api,
+    not_every_program_survives,
+    programs_are_no_mps_clients,
+    programs_hold_no_rings,
+    restored_processes_can_be_ended,
+)
 from warmspare.trials.awaited import CriugpuRoundtrip, GpuSuspend
 
-FIRST_DRIVER = 570
 SURVIVED = "the canary's bytes survived; {mib_freed} MiB were freed in {suspend_s:.2f} s"
 NOTHING_FREED = "the suspend said it was done, and no VRAM was seen freed"
 CHANGED = "the canary's bytes changed"
@@ -67,30 +87,13 @@ def gpu_process_survives_on_disk(proof: CriugpuRoundtrip) -> Finding:
     """Without this a process can be suspended in memory only, and does not outlive a reboot or a crash.
 
     Remedy: newer-driver
+    Source: criu(8); CRIU's CUDA plugin does the same two halves.
     """
     if failed := broken(proof):
         return failed
     if not proof.bytes_survived:
         return unmet(CHANGED, remedy="newer-driver")
     return met(TO_DISK, dump_s=proof.dump_s, restore_s=proof.restore_s)
-
-
-NEW_ENOUGH = "driver {version} has the checkpoint API"
-TOO_OLD = "driver {version} is older than the first with the checkpoint API (570)"
-NO_VERSION = "the driver names no version: nothing documented speaks against it"
-
-
-def driver_has_checkpoint_api(driver: Driver) -> Finding:
-    """Paper: the checkpoint API came with driver 570 (CUDA 12.8), and GPU migration with 580.
-
-    Remedy: newer-driver
-    Source: NVIDIA/cuda-checkpoint README.
-    """
-    if driver.major is None:
-        return met(NO_VERSION)
-    if driver.major < FIRST_DRIVER:
-        return unmet(TOO_OLD, version=driver.kernel_version, remedy="newer-driver")
-    return met(NEW_ENOUGH, version=driver.kernel_version)
 
 
 WSL2_DRIVER = "no published run shows the checkpoint API under WSL2 (an unproven negative: a trial may overturn it)"
@@ -108,6 +111,7 @@ def checkpoint_api_is_documented(platform: Platform) -> Finding:
 TRACK = Track(
     needs={
         Layer.HARDWARE: [gpu_is_there],
+        Layer.DRIVER: [checkpoint_calls_are_there],
         Layer.PROOF: [vram_survives],
     },
     wants={
@@ -115,17 +119,44 @@ TRACK = Track(
         Layer.PROOF: [gpu_process_survives_on_disk],
     },
     notes={
-        Layer.PLATFORM: [platform_is_named],
-        Layer.KERNEL: [kernel_has_userfaultfd, kernel_has_pagemap_scan, kernel_has_pidfd, config_agrees],
+        Layer.HARDWARE: [gpu_memory_is_free, host_memory_holds_the_gpu],
+        Layer.PLATFORM: [
+            platform_is_named,
+            gpu_access_is_known,
+            container_was_given_the_driver,
+            container_tools_are_known,
+            containers_can_have_gpus,
+        ],
+        Layer.KERNEL: [
+            kernel_has_userfaultfd,
+            kernel_has_pagemap_scan,
+            kernel_has_pidfd,
+            config_agrees,
+            programs_hold_no_rings,
+        ],
         Layer.PRIVILEGES: [namespace_is_initial, memory_is_not_limited],
         Layer.CRIU: [plugin_is_there],
+        Layer.DRIVER: [
+            driver_abilities_are_known,
+            not_every_program_survives,
+            restored_processes_can_be_ended,
+            gpu_stays_initialised,
+        ],
     },
     expects={
         vram_survives: {
             Layer.PLATFORM: [checkpoint_api_is_documented],
-            Layer.DRIVER: [driver_is_there, driver_has_checkpoint_api],
+            Layer.DRIVER: [
+                driver_is_there,
+                cuda_initialises,
+                driver_has_checkpoint_api,
+                checkpoint_works_on_this_gpu,
+                a_whole_gpu_is_left,
+                programs_are_no_mps_clients,
+            ],
         },
         process_survives_on_disk: {
+            Layer.PLATFORM: [criu_can_work_here],
             Layer.KERNEL: [
                 kernel_has_memfd,
                 kernel_has_kcmp,

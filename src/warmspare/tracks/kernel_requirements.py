@@ -84,7 +84,7 @@ def kernel_lists_sockets(diag: SockDiag) -> Finding:
 
 
 def kernel_has_userfaultfd(userfaultfd: Userfaultfd, seccomp: Seccomp) -> Finding:
-    """Only lazy restore needs it.
+    """CRIU's lazy restore, which brings pages back when they are touched, needs userfaultfd; nothing else does.
 
     Remedy: newer-kernel
     Remedy: run-as-root
@@ -153,7 +153,7 @@ TRACES_NOT = "yama's ptrace_scope is {scope}: only an administrator may trace"
 
 
 def may_trace(yama: Yama, capabilities: Capabilities) -> Finding:
-    """CRIU freezes a process by tracing it.
+    """CRIU freezes a process by tracing it, which a machine may forbid to all but administrators.
 
     Remedy: relax-yama
     Source: Documentation/admin-guide/LSM/Yama.rst.

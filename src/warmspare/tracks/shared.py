@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from warmspare.model.facts import Cause, Proof
-from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
+from warmspare.model.findings import Finding, met, undecided, unmet
+from warmspare.probes.cuda import CudaLibrary
 from warmspare.probes.driver import Driver
-from warmspare.probes.gpus import GpuAccess, Gpus
+from warmspare.probes.gpus import Gpus
 from warmspare.probes.kernel import Ability
 from warmspare.probes.platform import Container, Platform, WindowsDriver
 from warmspare.probes.privileges import Memlock, MemoryLimit, Seccomp
@@ -62,6 +63,8 @@ def not_under_wsl2(platform: Platform, paper: str) -> Finding:
 
 GPUS = "NVIDIA GPUs: {count} ({sources})"
 NO_GPU = "no NVIDIA GPU was found"
+NOT_NVIDIA = "the GPU here is not NVIDIA's ({vendors}): none of these techniques is for it"
+VENDORS: Final = {"amd": "AMD", "intel": "Intel", "other": "another maker"}
 
 
 def gpu_is_there(gpus: Gpus) -> Finding:
@@ -71,6 +74,8 @@ def gpu_is_there(gpus: Gpus) -> Finding:
     Source: PCI class and vendor ids, NVML, the CUDA driver API and device files, merged.
     """
     sources = tuple(f"{source}: {count}" for source, count in sorted(gpus.seen.items()))
+    if gpus.count == 0 and gpus.instead:
+        return unmet(NOT_NVIDIA, vendors=tuple(VENDORS[vendor] for vendor in gpus.instead), remedy="get-a-gpu")
     if gpus.count == 0:
         return unmet(NO_GPU, remedy="get-a-gpu")
     return met(GPUS, count=gpus.count, sources=sources)
@@ -81,17 +86,22 @@ NO_DRIVER = "no NVIDIA driver answers here"
 NO_LIBRARY = "driver {version} is loaded, and its library libcuda.so.1 cannot be"
 
 
-def driver_is_there(driver: Driver) -> Finding:
+NO_VERSION = "libcuda {version} is there, and nothing tells the driver's version"
+
+
+def driver_is_there(driver: Driver, library: CudaLibrary) -> Finding:
     """CUDA, and all that builds on it, goes through the driver's library and its kernel part.
 
     Remedy: install-driver
     Remedy: give-container-the-gpu
     Source: /proc/driver/nvidia/version, nvmlSystemGetDriverVersion, dlopen of libcuda.so.1.
     """
-    if not driver.found:
+    if driver.kernel_version is None and not library.found:
         return undecided(NO_DRIVER, remedy="install-driver")
-    if not driver.library:
+    if not library.found:
         return undecided(NO_LIBRARY, version=driver.kernel_version, remedy="give-container-the-gpu")
+    if driver.kernel_version is None:
+        return met(NO_VERSION, version=library.version)
     return met(DRIVER, version=driver.kernel_version, module=f" ({driver.module} module)" if driver.module else "")
 
 
@@ -109,18 +119,6 @@ def platform_is_named(platform: Platform, container: Container) -> Finding:
         hypervisor=f" on {platform.hypervisor}" if platform.hypervisor else "",
         container=f", in a container ({container.engine})" if container.inside else "",
     )
-
-
-WAYS = "the GPU is reached by: {ways}"
-NO_WAY = "there is no GPU to reach"
-
-
-def gpu_access_is_known(access: GpuAccess) -> Finding:
-    """Native, passed through, a vGPU's share or paravirtualised: what is documented differs by it.
-
-    Source: nvmlDeviceGetVirtualizationMode; /dev/dxg under WSL2.
-    """
-    return met(WAYS, ways=access.ways) if access.ways else not_applicable(NO_WAY)
 
 
 MODELS = "Windows driver models: {models}"

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
+from warmspare.tracks.cuda_requirements import vmm_is_supported
+from warmspare.tracks.driver_requirements import cuda_initialises, vmm_calls_are_there
+from warmspare.tracks.engine_requirements import (
+    engine_python_is_known,
+    torch_is_for_cuda,
+    vllm_is_there,
+    vllm_sleep_faults_are_known,
+    vllm_starts_under_wsl2,
+    vllm_survives_requests_asleep,
+)
+from warmspare.tracks.gpu_requirements import gpu_access_is_known, gpu_lets_a_standby_in, gpu_memory_is_free
+from warmspare.tracks.host_requirements import host_memory_holds_the_gpu, huge_pages_are_on
 from warmspare.tracks.shared import (
     broken,
     driver_is_there,
@@ -39,9 +51,22 @@ TRACK = Track(
         Layer.PROOF: [sleep_cycles_hold],
     },
     notes={
-        Layer.PLATFORM: [platform_is_named],
+        Layer.HARDWARE: [gpu_memory_is_free, gpu_lets_a_standby_in, host_memory_holds_the_gpu],
+        Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
+        Layer.KERNEL: [huge_pages_are_on],
         Layer.PRIVILEGES: [memory_is_not_limited],
+        Layer.ENGINE: [engine_python_is_known, vllm_sleep_faults_are_known],
     },
-    expects={sleep_cycles_hold: {Layer.DRIVER: [driver_is_there]}},
+    expects={
+        sleep_cycles_hold: {
+            Layer.DRIVER: [driver_is_there, cuda_initialises, vmm_calls_are_there, vmm_is_supported],
+            Layer.ENGINE: [
+                vllm_is_there,
+                torch_is_for_cuda,
+                vllm_survives_requests_asleep,
+                vllm_starts_under_wsl2,
+            ],
+        }
+    },
     gates={gpu_is_there: [Layer.DRIVER, Layer.ENGINE, Layer.PROOF]},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from warmspare.model.facts import Count, Kind, Proof, Seconds
+from warmspare.model.facts import Count, GbPerS, Kind, Proof, Seconds
 from warmspare.probes.gpus import PAIR
 
 
@@ -45,7 +45,7 @@ class PeerCopy(Proof, frozen=True, kw_only=True):
 
     peer_access: bool | None = None
     path: Literal["nvlink", "pcie", "staged"] | None = None
-    gb_per_s: Seconds | None = None
+    gb_per_s: GbPerS | None = None
 
 
 class Takeover(Proof, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Takeover(Proof, frozen=True, kw_only=True):
 class NcclAllreduce(Proof, frozen=True, kw_only=True):
     """A value-checked all-reduce over all GPUs; busbw in GB/s."""
 
-    busbw_gb_per_s: Seconds | None = None
+    busbw_gb_per_s: GbPerS | None = None
 
 
 class GpuSuspend(Proof, frozen=True, kw_only=True):

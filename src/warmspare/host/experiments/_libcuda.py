@@ -1,0 +1,48 @@
+"""Find and load the CUDA driver's library, and say which file it is."""
+
+import ctypes
+import os
+
+from warmspare.host.loading import is_not_there, without_folders
+
+CANDIDATES = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
+
+
+class _DlInfo(ctypes.Structure):
+    _fields_ = (
+        ("file_name", ctypes.c_char_p),
+        ("file_base", ctypes.c_void_p),
+        ("symbol_name", ctypes.c_char_p),
+        ("symbol", ctypes.c_void_p),
+    )
+
+
+def load() -> tuple[ctypes.CDLL | None, dict[str, str]]:
+    """The library as a program would get it, or why no candidate could be loaded."""
+    reasons = {}
+    for candidate in CANDIDATES:
+        try:
+            return ctypes.CDLL(candidate), {}
+        except OSError as refusal:
+            reasons[candidate] = str(refusal)
+    return None, reasons
+
+
+def detail(reasons: dict[str, str]) -> str:
+    """Why none could be loaded, in one line that names no folder of a user's."""
+    return "; ".join(map(without_folders, reasons.values()))
+
+
+def is_broken(reasons: dict[str, str]) -> bool:
+    """Whether a library is there all the same, of those that could not be loaded."""
+    return any(not is_not_there(name, reason) for name, reason in reasons.items())
+
+
+def path_of(cuda: ctypes.CDLL) -> str | None:
+    """Return the file that the loader chose (a toolkit's stub, say), as dladdr(3) knows its cuInit."""
+    libc = ctypes.CDLL(None)
+    info = _DlInfo()
+    inside = getattr(cuda, "cuInit", None)
+    if inside is not None and libc.dladdr(ctypes.cast(inside, ctypes.c_void_p), ctypes.byref(info)):
+        return os.fsdecode(info.file_name)
+    return None

@@ -1,0 +1,37 @@
+"""Does Docker's configuration name an NVIDIA runtime, make it the default, or turn CDI devices on?
+
+The file may hold proxies with passwords, so nothing else of it is told.
+
+Source: docs.docker.com, dockerd, daemon configuration file ("runtimes", "default-runtime", "features"); what
+`nvidia-ctk runtime configure` writes there.
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+FILE: Final = Path("/etc/docker/daemon.json")
+
+
+def run() -> dict[str, object]:
+    """`{"found": bool, "valid": bool, "nvidia": bool, "default": bool, "cdi": bool}`."""
+    try:
+        data = FILE.read_bytes()
+    except FileNotFoundError:
+        return {"found": False, "valid": True, "nvidia": False, "default": False, "cdi": False}
+    try:
+        settings = json.loads(data)
+    except (ValueError, RecursionError):
+        settings = None
+    return {
+        "found": True,
+        "valid": isinstance(settings, dict),
+        "nvidia": any("nvidia" in str(name).lower() for name in _part(settings, "runtimes")),
+        "default": isinstance(settings, dict) and "nvidia" in str(settings.get("default-runtime")).lower(),
+        "cdi": _part(settings, "features").get("cdi") is True,
+    }
+
+
+def _part(settings: object, name: str) -> dict[str, object]:
+    part = settings.get(name) if isinstance(settings, dict) else None
+    return part if isinstance(part, dict) else {}
