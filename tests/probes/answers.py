@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from warmspare import catalogue
 from warmspare.host.recorded import RecordedHost
-from warmspare.model.facts import Cause, Fact, Reading, Readings
+from warmspare.model.facts import HOST, Cause, Fact, Reading, Readings
 from warmspare.model.transcript import Answer, Call, Failed, Gave, Listed, Said, Verb
 from warmspare.probes.api import collect
 
@@ -53,12 +53,12 @@ BARE: Answers = {
 """A machine without a GPU, a driver or a container."""
 
 
-def read(fact: type[F], answers: Answers) -> Reading[F]:
-    """What the probes read of `fact` on the bare machine with these answers."""
+def read(fact: type[F], answers: Answers, subject: str = HOST) -> Reading[F]:
+    """What the probes read of `fact` about `subject` on the bare machine with these answers."""
     calls = [
         Call(verb=_verb(verb), args=tuple(args), answer=answer) for (verb, *args), answer in {**BARE, **answers}.items()
     ]
-    return Readings(collect(RecordedHost(calls), catalogue.probes())).get(fact)
+    return Readings(collect(RecordedHost(calls), catalogue.probes())).get(fact, subject)
 
 
 def _verb(name: str) -> Verb:

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from warmspare import catalogue
 from warmspare.judge import judge
 from warmspare.model.facts import Fact, Known, Outcome, Readings, Standing, fact_name
 from warmspare.model.snapshot import Reader
 from warmspare.model.verdicts import Check, State, TrackJudgement, Verdict
+from warmspare.probes.cuda import CudaAttributes, CudaLibrary
+from warmspare.probes.driver import NvmlLibrary
+from warmspare.probes.fabric import Fabric
+from warmspare.probes.gpu import ComputeMode, Mig
 from warmspare.trials.awaited import GpuSuspend, PeerCopy, Takeover
 from warmspare.trials.criu_roundtrip import CriuRoundtrip
 
@@ -133,3 +138,40 @@ def test_a_roundtrip_refused_for_want_of_rights_is_undecided_with_the_remedy() -
     refused = CriuRoundtrip(outcome=Outcome(kind="refused", step="dump", code="denied", detail="CRIU needs CAP_…"))
     found = check(track("criugpu", with_proof(host("h100"), refused)), "process_survives_on_disk")
     assert (found.finding.status, found.finding.remedy) == ("undecided", "run-as-root")
+
+
+def changed(readings: Readings, fact: type[Fact], subject: str, **fields: Any) -> Readings:  # noqa: ANN401 # a fact's own
+    """The same host with one fact otherwise."""
+    reading = readings.get(fact, subject)
+    assert isinstance(reading, Known)
+    return readings.plus({(fact_name(fact), subject): tried(replace(reading.value, **fields), Standing.OBSERVED)})
+
+
+SUSPECTS: Final[dict[str, tuple[type[Fact], str, dict[str, Any]]]] = {
+    "one GPU's fabric is not healthy": (Fabric, "gpu3", {"faults": ("degraded bandwidth",)}),
+    "one GPU has not joined the fabric": (Fabric, "gpu3", {"state": "in progress"}),
+    "NVML is of another version": (NvmlLibrary, "host", {"version": "560.1", "code": "18", "refusal": "mismatch"}),
+    "libcuda's name carries another version": (CudaLibrary, "host", {"version": "560.1"}),
+    "one GPU may not be used": (ComputeMode, "gpu3", {"mode": "prohibited"}),
+    "one GPU has no virtual memory": (CudaAttributes, "gpu3", {"vmm": False}),
+}
+
+
+@pytest.mark.parametrize("suspect", SUSPECTS)
+def test_what_could_explain_a_failing_cuinit_predicts_nothing_where_it_succeeds(suspect: str) -> None:
+    fact, subject, fields = SUSPECTS[suspect]
+    for name in TRACKS:
+        before = track(name, host("synthetic-b200-8")).state
+        after = track(name, changed(host("synthetic-b200-8"), fact, subject, **fields)).state
+        assert after == before == State(Verdict.UNKNOWN), name
+
+
+def test_with_every_gpu_split_by_mig_neither_peers_nor_a_suspend_are_expected() -> None:
+    readings = host("synthetic-b200-8")
+    for n in range(8):
+        readings = changed(readings, Mig, f"gpu{n}", current="on", pending="on")
+    for name in ("local-ha", "criugpu"):
+        judged = track(name, readings)
+        assert judged.state == State(Verdict.NO_GO, expected=True)
+        assert judged.decisive
+        assert judged.decisive.finding.remedy == "turn-off-mig"

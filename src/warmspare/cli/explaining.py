@@ -67,8 +67,11 @@ class Explainer:
         rule = self.rules[name]
         yield f"{name} (requirement{', decided by a trial' if rule.is_proof else ''})"
         yield _fill(rule.why, "  ")
-        for track, weighed in self._places(rule):
+        places = list(self._places(rule))
+        for track, weighed in places:
             yield f"  {_place(track, weighed, rule)}"
+        if any(rule.id != weighed.rule.id for _, weighed in places):
+            yield "  paper only predicts: once that proof was tried here, its result counts"
         yield "  depends on: " + ", ".join(str(d.fact.__struct_config__.tag) for d in rule.dependencies)
         for remedy in rule.remedies:
             yield from self._do(self.remedies[remedy])

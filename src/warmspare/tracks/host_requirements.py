@@ -37,7 +37,8 @@ def bridges_let_peers_talk(
 ) -> Finding:
     """Paper: with ACS on, PCI bridges send traffic between GPUs up to the processor: slow, and some machines lose it.
 
-    Inside a virtual machine ACS has to be on and the hypervisor's bridges are not seen; NVLink is not affected.
+    ACS is a setting of each bridge that keeps devices from reaching each other directly. Inside a virtual machine it
+    has to be on, and the hypervisor's bridges are not seen; NVLink is not affected.
 
     Remedy: turn-off-acs
     Remedy: run-as-root
@@ -62,7 +63,9 @@ IOMMU_UNKNOWN = "an IOMMU is on, and nothing says whether it translates what GPU
 def iommu_lets_peers_talk(
     ways: Some[Both[PairTopology]], access: Some[Both[PeerAccess]], iommu: Iommu, platform: Platform
 ) -> Finding:
-    """Paper: an IOMMU that translates addresses has dropped writes between GPUs without a word, on several machines.
+    """Paper: where an IOMMU translates every address a device uses, writes between GPUs have been lost without a word.
+
+    The IOMMU is the part of the processor that stands between devices and memory. NVLink does not pass through it.
 
     Remedy: iommu-passthrough
     Source: FIDESlib#28 (AMD-Vi), vllm-project/vllm#51513 (translated, posted writes lost); NVLink is not affected.
