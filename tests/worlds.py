@@ -106,11 +106,11 @@ def on_terminal(*command: str, columns: int, env: dict[str, str], piped: bool = 
     return Seen(texts[0], texts[1], process.wait(30))
 
 
-def wait_for(path: Path, process: subprocess.Popen[Any], seconds: float = 30) -> None:
-    """Wait until `path` is there, while the process runs."""
+def wait_for(path: Path, process: subprocess.Popen[Any] | None, seconds: float = 30) -> None:
+    """Wait until `path` is there, while the process (if one is named) runs."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None, f"ended with {process.returncode} before {path} was there"
+        assert process is None or process.poll() is None, f"ended before {path} was there: {process}"
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.01)
 

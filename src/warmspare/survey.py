@@ -48,6 +48,7 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
     """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason."""
     watcher.reading()
     with LiveHost(ahead=SLOW) as host:
+        catalogue.tracks()  # what judging needs is imported now, while cuInit runs
         readings = collect(host, catalogue.probes())
         transcript = tuple(host.transcript)
     chosen = {trial.name for trial in trials}

@@ -256,3 +256,24 @@ def test_names_that_are_no_text_still_make_an_answer(host: LiveHost, tmp_path: P
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
         assert isinstance(refusal(host, "read", str(tmp_path / "socket")), Missing)
+
+
+def test_a_question_begun_ahead_is_under_way_before_it_is_asked_and_is_put_once(tmp_path: Path) -> None:
+    program = fake(tmp_path / "p", f"echo $$ >>{tmp_path}/pids; : >{tmp_path}/begun; echo done")
+    with LiveHost(ahead=[("run", (program,))]) as host:
+        wait_for(tmp_path / "begun", None)
+        assert host.run(program).stdout == "done\n"
+        assert host.run("/bin/echo", "x").stdout == "x\n", "others are answered as ever"
+    assert len((tmp_path / "pids").read_text().split()) == 1
+    assert [call.args for call in host.transcript] == [(program,), ("/bin/echo", "x")]
+
+
+def test_a_question_begun_ahead_and_never_asked_ends_with_the_host_and_is_in_no_transcript(tmp_path: Path) -> None:
+    program = fake(tmp_path / "p", f"echo $$ >{tmp_path}/pid; : >{tmp_path}/begun; exec sleep 600")
+    with LiveHost(ahead=[("run", (program,))]) as host:
+        wait_for(tmp_path / "begun", None)
+        pid = int((tmp_path / "pid").read_text())
+        assert host.experiment("pidfd")["works"] in (True, False)
+        assert process.started(pid), "the end of another worker leaves it alone"
+    assert gone(pid)
+    assert len(host.transcript) == 1
