@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 SYSTEM: Final = (
@@ -20,6 +22,22 @@ PATH: Final = re.compile(
 )
 """A path where the loader puts one, blanks and all (a colon and a semicolon end each folder of LD_LIBRARY_PATH), or any
 word with a slash. Source: dlopen(3); glibc elf/dl-load.c and dl-version.c; musl ldso/dynlink.c."""
+
+
+def load_first(names: Iterable[str]) -> tuple[ctypes.CDLL | None, dict[str, str]]:
+    """The first of these that can be loaded, or what the loader says of each of them."""
+    said = {}
+    for name in names:
+        try:
+            return ctypes.CDLL(name), {}
+        except OSError as error:
+            said[name] = str(error)
+    return None, said
+
+
+def broken(said: Mapping[str, str]) -> str | None:
+    """What the loader says of the first of these libraries that is there all the same; None where none is."""
+    return next((text for name, text in said.items() if not is_not_there(name, text)), None)
 
 
 def is_not_there(library: str, said: str) -> bool:

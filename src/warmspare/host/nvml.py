@@ -10,7 +10,7 @@ import ctypes
 import re
 from typing import Any, Final
 
-from warmspare.host.loading import is_not_there, without_folders
+from warmspare.host.loading import broken, load_first, without_folders
 from warmspare.model.facts import Cause
 from warmspare.model.transcript import Answer, Failed, Gave
 
@@ -53,17 +53,12 @@ def _load() -> Failed | None:
 
     Once loaded from WSL's folder it is also what pynvml finds, by its soname.
     """
-    said = {}
-    for name in LIBRARIES:
-        try:
-            ctypes.CDLL(name)
-        except OSError as error:
-            said[name] = str(error)
-        else:
-            return None
-    broken = next((text for name, text in said.items() if not is_not_there(name, text)), None)
-    cause = None if broken is None else Cause.INVALID
-    return Failed(cause=cause, detail=without_folders(broken or said[LIBRARIES[0]]), code=LIBRARY_NOT_FOUND)
+    loaded, said = load_first(LIBRARIES)
+    if loaded is not None:
+        return None
+    refusal = broken(said)
+    cause = None if refusal is None else Cause.INVALID
+    return Failed(cause=cause, detail=without_folders(refusal or said[LIBRARIES[0]]), code=LIBRARY_NOT_FOUND)
 
 
 def _call(pynvml: Any, call: str, numbers: list[int]) -> Any:  # noqa: ANN401 # a module without types, and what it gives

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal
 from warmspare.host.port import Host, Unreadable
 from warmspare.model.facts import Cause, Count, Fact, Kind, Text
 from warmspare.probes.api import late, probe
-from warmspare.probes.gpu_sources import of_cuda
+from warmspare.probes.gpu_sources import broken_libcuda, of_cuda
 from warmspare.probes.gpus import GPU, Gpu
 
 NAMES: Final = {
@@ -69,8 +69,8 @@ class CudaAttributes(Fact, frozen=True, kw_only=True):
 def cuda_library(host: Host) -> CudaLibrary:
     """Loaded and looked at; never initialised."""
     answer = host.experiment("cuda_library")
-    if answer["broken"]:
-        raise Unreadable(Cause.INVALID, f"libcuda is there, and cannot be loaded: {answer['detail']}")
+    if refusal := broken_libcuda(answer):
+        raise refusal
     missing = [name for name, there in answer["symbols"].items() if not there]
     version = answer["cuda_version"]
     return CudaLibrary(
@@ -100,8 +100,8 @@ def cuda_init(host: Host) -> CudaInit:
     Where a fabric is not ready, other processes have been given 304 too. Source: wilicc/gpu-burn#92.
     """
     answer = host.experiment("cuda_count")
-    if answer["broken"]:
-        raise Unreadable(Cause.INVALID, f"libcuda is there, and cannot be loaded: {answer['detail']}")
+    if refusal := broken_libcuda(answer):
+        raise refusal
     code = answer["init_code"]
     return CudaInit(code=code, name=None if code is None else NAMES.get(code, f"CUDA_ERROR {code}"))
 

@@ -11,7 +11,7 @@ from warmspare.host.port import Host, Unreadable
 from warmspare.model.facts import Count, Fact, Kind, Text
 from warmspare.probes.api import probe
 from warmspare.probes.gpus import GPU, Gpu
-from warmspare.probes.nvml import FUNCTION_NOT_FOUND, if_supported
+from warmspare.probes.nvml import FUNCTION_NOT_FOUND, newest_if_supported
 from warmspare.probes.pci import NVIDIA, devices
 
 State = Literal["unsupported", "not started", "in progress", "completed", "not told"]
@@ -55,15 +55,14 @@ class NvSwitches(Fact, frozen=True, kw_only=True):
 @probe
 def fabric(host: Host, gpu: Gpu) -> Fabric:
     """Source: nvmlDeviceGetGpuFabricInfoV (since driver 545), before it nvmlDeviceGetGpuFabricInfo."""
-    for call in ("nvmlDeviceGetGpuFabricInfoV", "nvmlDeviceGetGpuFabricInfo"):
-        try:
-            told = if_supported(host, call, gpu.nvml)
-        except Unreadable as unreadable:
-            if unreadable.code != FUNCTION_NOT_FOUND:
-                raise
-        else:
-            return _joined(told) if told else Fabric(state="unsupported", status=0, clique=0, faults=())
-    return Fabric(state="not told", status=0, clique=0, faults=())
+    calls = ("nvmlDeviceGetGpuFabricInfoV", "nvmlDeviceGetGpuFabricInfo")
+    try:
+        told = newest_if_supported(host, *((call, gpu.nvml) for call in calls))
+    except Unreadable as unreadable:
+        if unreadable.code != FUNCTION_NOT_FOUND:
+            raise
+        return Fabric(state="not told", status=0, clique=0, faults=())
+    return _joined(told) if told else Fabric(state="unsupported", status=0, clique=0, faults=())
 
 
 def _joined(told: Mapping[str, Any]) -> Fabric:

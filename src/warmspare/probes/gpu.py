@@ -8,7 +8,7 @@ from warmspare.host.port import Host, Unreadable
 from warmspare.model.facts import Count, Fact, Kind, Text
 from warmspare.probes.api import late, probe
 from warmspare.probes.gpus import GPU, Gpu
-from warmspare.probes.nvml import FUNCTION_NOT_FOUND, if_supported, number, text
+from warmspare.probes.nvml import FUNCTION_NOT_FOUND, if_supported, newest_if_supported, number, text
 from warmspare.probes.platform import wsl_signals
 
 MEMORY_V2: Final = 0x02000028
@@ -126,12 +126,8 @@ def gpu_memory(host: Host, gpu: Gpu) -> GpuMemory:
 
     Source: nvmlDeviceGetMemoryInfo_v2 (since driver 510), else the older call.
     """
-    try:
-        told = if_supported(host, "nvmlDeviceGetMemoryInfo", gpu.nvml, MEMORY_V2)
-    except Unreadable as unreadable:
-        if unreadable.code != FUNCTION_NOT_FOUND:
-            raise
-        told = if_supported(host, "nvmlDeviceGetMemoryInfo", gpu.nvml)
+    asked = ("nvmlDeviceGetMemoryInfo", gpu.nvml)
+    told = newest_if_supported(host, (*asked, MEMORY_V2), asked)
     if told is None:
         return GpuMemory(total_mib=None, used_mib=None, free_mib=None, reserved_mib=None)
     mib = {name: -(-int(told[name]) // 2**20) for name in ("total", "used", "free", "reserved") if name in told}
@@ -195,8 +191,8 @@ def pcie_link(host: Host, gpu: Gpu) -> PcieLink:
     """Source: nvmlDeviceGetCurrPcieLinkGeneration and its three sisters. In a VM it may be a pretence."""
 
     def told(what: str) -> int | None:
-        number = if_supported(host, f"nvmlDeviceGet{what}", gpu.nvml)
-        return None if number is None else int(number)
+        given = if_supported(host, f"nvmlDeviceGet{what}", gpu.nvml)
+        return None if given is None else int(given)
 
     return PcieLink(
         generation=told("CurrPcieLinkGeneration"),
@@ -216,12 +212,7 @@ def gpu_processes(host: Host, gpu: Gpu) -> GpuProcesses:
 
     def count(kind: str) -> int | None:
         call = f"nvmlDeviceGet{kind}RunningProcesses"
-        try:
-            listed = if_supported(host, call, gpu.nvml)
-        except Unreadable as unreadable:
-            if unreadable.code != FUNCTION_NOT_FOUND:
-                raise
-            listed = if_supported(host, f"{call}_v2", gpu.nvml)
+        listed = newest_if_supported(host, (call, gpu.nvml), (f"{call}_v2", gpu.nvml))
         return None if listed is None else len(listed)
 
     def of_mps() -> int | None:

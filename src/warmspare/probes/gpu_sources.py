@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -62,6 +63,13 @@ def address(bus_id: str) -> str:
     return f"{int(domain, 16):04x}:{rest.lower()}"
 
 
+def broken_libcuda(answer: Mapping[str, Any]) -> Unreadable | None:
+    """What an experiment's answer says of a libcuda that is there and cannot be loaded."""
+    if not answer.get("broken"):  # recordings of the first versions do not say
+        return None
+    return Unreadable(Cause.INVALID, f"libcuda is there, and cannot be loaded: {answer['detail']}")
+
+
 def of_cuda(host: Host) -> Heard:
     """CUDA's list, in its own order and without what CUDA_VISIBLE_DEVICES hides."""
     try:
@@ -80,7 +88,6 @@ def of_cuda(host: Host) -> Heard:
         code = answer["init_code"]
         refusal = Unreadable(Cause.INVALID, f"libcuda is there, and cuInit failed with {code}")
         return Heard(silence=refusal, doubt=code != NO_DEVICE, blocked=code == BLOCKED)
-    if answer.get("broken"):
-        refusal = Unreadable(Cause.INVALID, f"libcuda is there, and cannot be loaded: {answer['detail']}")
-        return Heard(silence=refusal, doubt=True)
+    if broken := broken_libcuda(answer):
+        return Heard(silence=broken, doubt=True)
     return Heard(silence=Missing("libcuda.so.1"))

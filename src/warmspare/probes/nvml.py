@@ -48,3 +48,19 @@ def if_supported(host: Host, call: str, *numbers: int) -> Any:  # noqa: ANN401 #
         if unreadable.code == NOT_SUPPORTED:
             return None
         raise
+
+
+def newest_if_supported(host: Host, *calls: tuple[Any, ...]) -> Any:  # noqa: ANN401 # whatever NVML gives
+    """`if_supported` of the first of these queries that this NVML has; each is a name and its numbers.
+
+    Raises:
+        Unreadable: as NVML answers; FUNCTION_NOT_FOUND where it has none of them.
+    """
+    *newer, oldest = calls
+    for call in newer:
+        try:
+            return if_supported(host, *call)
+        except Unreadable as unreadable:
+            if unreadable.code != FUNCTION_NOT_FOUND:
+                raise
+    return if_supported(host, *oldest)

@@ -32,6 +32,11 @@ class PeerAccess(Fact, frozen=True, kw_only=True):
     nvlink: Grant
     atomics: Grant
 
+    @property
+    def refusal(self) -> Grant | None:
+        """Why the first may not read or write the second's memory; None where it may."""
+        return next((grant for grant in (self.read, self.write) if grant != "ok"), None)
+
 
 class PairTopology(Fact, frozen=True, kw_only=True):
     """The way between two GPUs: their nearest common PCIe ancestor, and the NVLinks that join them.

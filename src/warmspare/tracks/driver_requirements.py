@@ -150,17 +150,17 @@ def checkpoint_calls_are_there(library: CudaLibrary) -> Finding:
     Remedy: install-driver
     Source: CUDA driver API, group CUDA_CHECKPOINT; NVIDIA/cuda-checkpoint#51 (calls that are there and refuse).
     """
+    return _has_calls(library, library.checkpoint_missing, HAS_CHECKPOINT)
+
+
+def _has_calls(library: CudaLibrary, missing: tuple[str, ...], has: str) -> Finding:
     if not library.found:
         return undecided(NO_LIBRARY, remedy="install-driver")
-    if library.checkpoint_missing:
-        missing = library.checkpoint_missing[:2]
-        return unmet(LACKS, version=_named(library), missing=missing, remedy="newer-driver")
-    return met(HAS_CHECKPOINT, version=_named(library))
-
-
-def _named(library: CudaLibrary) -> str:
-    """Its version; under WSL2 the file's name carries none."""
-    return library.version or f"for CUDA {library.cuda_version or 'of an unknown version'}"
+    # under WSL2 the file's name carries no version
+    version = library.version or f"for CUDA {library.cuda_version or 'of an unknown version'}"
+    if missing:
+        return unmet(LACKS, version=version, missing=missing[:2], remedy="newer-driver")
+    return met(has, version=version)
 
 
 HAS_VMM = "libcuda {version} has all calls of virtual memory management"
@@ -173,11 +173,7 @@ def vmm_calls_are_there(library: CudaLibrary) -> Finding:
     Remedy: install-driver
     Source: CUDA driver API, group CUDA_VA; vLLM csrc/cumem_allocator.cpp.
     """
-    if not library.found:
-        return undecided(NO_LIBRARY, remedy="install-driver")
-    if library.vmm_missing:
-        return unmet(LACKS, version=_named(library), missing=library.vmm_missing[:2], remedy="newer-driver")
-    return met(HAS_VMM, version=_named(library))
+    return _has_calls(library, library.vmm_missing, HAS_VMM)
 
 
 KEPT = "the driver keeps the GPU initialised (persistence mode)"

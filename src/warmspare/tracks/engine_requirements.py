@@ -55,6 +55,13 @@ CRASHES = "vLLM {version} crashes on a request while asleep, and when put to sle
 ODD_VERSION = "vLLM's version is not understood: {version}"
 
 
+def _vllm_release(packages: PythonPackages) -> Release | Finding:
+    """VLLM's release, or what is said where there is none to compare."""
+    if packages.vllm is None:
+        return undecided(NO_VLLM, remedy="install-vllm")
+    return release(packages.vllm) or undecided(ODD_VERSION, version=packages.vllm)
+
+
 def vllm_survives_requests_asleep(packages: PythonPackages) -> Finding:
     """Paper: up to 0.16 a request to a sleeping vLLM crashed it; since 0.17 the request waits until it wakes.
 
@@ -62,11 +69,9 @@ def vllm_survives_requests_asleep(packages: PythonPackages) -> Finding:
     Remedy: install-vllm
     Source: vllm-project/vllm#15483, #24879 (both fixed in 0.17.0).
     """
-    if packages.vllm is None:
-        return undecided(NO_VLLM, remedy="install-vllm")
-    version = release(packages.vllm)
-    if version is None:
-        return undecided(ODD_VERSION, version=packages.vllm)
+    version = _vllm_release(packages)
+    if isinstance(version, Finding):
+        return version
     if version < REQUESTS_SURVIVE:
         return unmet(CRASHES, version=packages.vllm, remedy="newer-vllm")
     return met(PAST, version=packages.vllm)
@@ -82,9 +87,9 @@ def vllm_sleep_faults_are_known(packages: PythonPackages) -> Finding:
     Remedy: newer-vllm
     Source: vllm-project/vllm#44395 (an idle data-parallel rank, fixed in 0.24.0), #34600 (a failed wake).
     """
-    version = release(packages.vllm)
     if packages.vllm is None:
         return not_applicable(NO_VLLM)
+    version = release(packages.vllm)
     if version is None:
         return undecided(ODD_VERSION, version=packages.vllm)
     faults = (
@@ -108,11 +113,9 @@ def vllm_starts_under_wsl2(packages: PythonPackages, platform: Platform) -> Find
     Remedy: install-vllm
     Source: vllm-project/vllm#41496, #43381, #56908 (fixed in 0.30.0).
     """
-    if packages.vllm is None:
-        return undecided(NO_VLLM, remedy="install-vllm")
-    version = release(packages.vllm)
-    if version is None:
-        return undecided(ODD_VERSION, version=packages.vllm)
+    version = _vllm_release(packages)
+    if isinstance(version, Finding):
+        return version
     first, fixed = UVA_BREAKS
     if platform.kind == "wsl2" and first <= version < fixed and not packages.vllm_pins:
         return unmet(UVA, version=packages.vllm, remedy="enable-pinning-under-wsl2")

@@ -23,8 +23,7 @@ NO_GRANT = "the driver grants no peer access: nothing goes over PCI between them
 def _not_over_pci(ways: Both[PairTopology], access: Both[PeerAccess]) -> Finding | None:
     if ways.there.nvlinks and ways.back.nvlinks:
         return met(BY_NVLINK)
-    granted = all(grant == "ok" for way in (access.there, access.back) for grant in (way.read, way.write))
-    return None if granted else not_applicable(NO_GRANT)
+    return not_applicable(NO_GRANT) if access.there.refusal or access.back.refusal else None
 
 
 NO_REDIRECT = "no PCI bridge above the GPUs redirects what they send each other ({bridges} bridges)"

@@ -58,12 +58,11 @@ NOT_GRANTED = "no peer access: {reason}"
 
 
 def _granted(access: Both[PeerAccess]) -> Finding:
-    for way in (access.there, access.back):
-        for grant in (way.read, way.write):
-            if grant in REASONS:
-                reason, remedy = REASONS[grant]
-                return unmet(NOT_GRANTED, reason=reason, remedy=remedy)
-    return met(GRANTED)
+    refusal = access.there.refusal or access.back.refusal
+    if refusal is None:
+        return met(GRANTED)
+    reason, remedy = REASONS[refusal]
+    return unmet(NOT_GRANTED, reason=reason, remedy=remedy)
 
 
 def driver_grants_peer_access(access: Some[Both[PeerAccess]]) -> Finding:

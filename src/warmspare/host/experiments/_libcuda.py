@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from warmspare.host.loading import is_not_there, without_folders
+from warmspare.host.loading import broken, load_first, without_folders
 
 CANDIDATES = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1")
 
@@ -19,13 +19,7 @@ class _DlInfo(ctypes.Structure):
 
 def load() -> tuple[ctypes.CDLL | None, dict[str, str]]:
     """The library as a program would get it, or why no candidate could be loaded."""
-    reasons = {}
-    for candidate in CANDIDATES:
-        try:
-            return ctypes.CDLL(candidate), {}
-        except OSError as refusal:
-            reasons[candidate] = str(refusal)
-    return None, reasons
+    return load_first(CANDIDATES)
 
 
 def detail(reasons: dict[str, str]) -> str:
@@ -35,7 +29,7 @@ def detail(reasons: dict[str, str]) -> str:
 
 def is_broken(reasons: dict[str, str]) -> bool:
     """Whether a library is there all the same, of those that could not be loaded."""
-    return any(not is_not_there(name, reason) for name, reason in reasons.items())
+    return broken(reasons) is not None
 
 
 def path_of(cuda: ctypes.CDLL) -> str | None:
