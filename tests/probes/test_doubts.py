@@ -10,6 +10,7 @@ from answers import CRASHED, GONE, TIMEOUT, Answers, read
 from warmspare.model.facts import Absent, Cause, Known
 from warmspare.model.transcript import Answer, Failed, Gave, Listed, Ran, Said
 from warmspare.probes.criu import CriuCheck, CriuSeccompSuspend
+from warmspare.probes.cuda import CudaInit
 from warmspare.probes.driver import Driver
 from warmspare.probes.gpus import Gpus
 from warmspare.probes.platform import Container, Platform, Wsl
@@ -50,6 +51,16 @@ def test_no_library_and_no_module_are_no_driver(answer: Answer) -> None:
     seen = read(Driver, {("nvml", "nvmlSystemGetDriverVersion"): answer, STATUS: Said("Name:\tpython3\n")})
     assert isinstance(seen, Known)
     assert seen.value.kernel_version is None
+
+
+def test_a_recording_that_does_not_say_whether_libcuda_is_broken_is_still_read() -> None:
+    answer: Answers = {CUDA: Gave({"found": False, "init_code": None, "count": None})}
+    init = read(CudaInit, answer)
+    assert isinstance(init, Known)
+    assert init.value == CudaInit(code=None, name=None)
+    gpus = read(Gpus, answer)
+    assert isinstance(gpus, Known)
+    assert gpus.value.ids == ()
 
 
 DOUBTS: dict[str, Answers] = {

@@ -190,9 +190,9 @@ def _completed(nvml: tuple[Named, ...], cuda: tuple[Named, ...], pci: tuple[str,
     unnamed = [gpu for gpu in nvml if gpu.pci is None]
     if len(unnamed) != 1:
         return nvml
-    known = {gpu.pci for gpu in nvml}
-    left = [gpu for gpu in cuda if gpu.pci not in known]
-    address = sorted(set(pci) - known)
+    named = {gpu.pci for gpu in nvml}
+    left = [gpu for gpu in cuda if gpu.pci not in named]
+    address = sorted(set(pci) - named)
     found = left[0] if len(left) == 1 else Named(None, address[0] if len(address) == 1 else None, 0)
     return tuple(Named(found.uuid, found.pci, gpu.place) if gpu.pci is None else gpu for gpu in nvml)
 
