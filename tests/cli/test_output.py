@@ -118,12 +118,15 @@ class Working:
         )
         wait_for(self.asked, self.process)
 
-    def let_go(self) -> None:
-        """Let it go on to its end."""
-        self.go.rename(self.go.with_name("gone"))
-        # From now on the fake finds no pipe and ends at once; whoever waits already gets the answer.
-        with self.go.with_name("gone").open("w") as pipe:
-            pipe.write("on\n")
+    def let_go(self) -> str:
+        """Let it go on to its end, and give what it said on standard error."""
+        pipe = os.open(self.go, os.O_RDWR)  # waits for no reader: the fake may not have come to its own open yet
+        try:
+            os.write(pipe, b"on\n" * 16)  # a line for whoever waits, or is about to
+            self.go.unlink()  # from now on the fake finds no pipe and ends at once
+            return self.process.communicate(timeout=60)[1]
+        finally:
+            os.close(pipe)
 
     def left(self) -> list[str]:
         """Temporary files beside the report."""
@@ -133,8 +136,7 @@ class Working:
 def test_an_existing_report_is_replaced_in_one_step(tmp_path: Path, environment: dict[str, str]) -> None:
     work = Working(tmp_path, environment)
     assert (work.report.read_text(), work.left()) == ("old", []), "nothing that a SIGKILL could leave"
-    work.let_go()
-    _, stderr = work.process.communicate(timeout=60)
+    stderr = work.let_go()
     assert work.process.returncode in DESIGNED, stderr
     assert json.loads(work.report.read_text())["report"]["exit_code"] == work.process.returncode
     assert work.report.stat().st_ino != work.inode
