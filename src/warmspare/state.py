@@ -76,7 +76,7 @@ def secret(where: Path) -> bytes | None:
     """This installation's own secret, made at its first use; None where nothing can be kept."""
     path = where / "secret"
     try:
-        _own(where)
+        own(where)
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -87,13 +87,22 @@ def secret(where: Path) -> bytes | None:
     return found if len(found) == SECRET_BYTES else None
 
 
-def _own(where: Path) -> None:
+def own(where: Path) -> None:
     """Make the folder, or refuse one that others can write: as root, what is read there is trusted.
 
     Raises:
         OSError: it cannot be made, or is not ours alone.
     """
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_ours(where)
+
+
+def check_ours(where: Path) -> None:
+    """Refuse a folder that others can write, or that is none.
+
+    Raises:
+        OSError: it is not there, or not ours alone.
+    """
     seen = where.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
         message = f"{where} is not a folder of ours alone"
@@ -106,7 +115,7 @@ def store(snapshot: Snapshot, reader: Reader, where: Path) -> Path:
     Raises:
         OSError, Unwritable: the folder cannot be made or written, or is not ours alone.
     """
-    _own(where)
+    own(where)
     mine = key(snapshot.readings)
     added = {
         k: reading

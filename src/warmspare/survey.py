@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from warmspare import __version__, catalogue, state
+from warmspare import __version__, catalogue, runs, state
 from warmspare.host.identity import identities
 from warmspare.host.live import LiveHost
 from warmspare.host.port import SLOW
-from warmspare.model.facts import HOST, Absent, Cause, Key, Reading, Readings, fact_name
+from warmspare.model.facts import HOST, Absent, Cause, Fact, Key, Reading, Readings, fact_name
 from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
 from warmspare.trials import child
 from warmspare.trials.api import StepEvent, Trial
 from warmspare.trials.run import run
+from warmspare.trials.speed import NativeRun
 
 NO_TRIAL = "this version has no trial for it yet"
 
@@ -51,6 +52,8 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
         catalogue.tracks()  # what judging needs is imported now, while cuInit runs
         readings = collect(host, catalogue.probes())
         transcript = tuple(host.transcript)
+    # Before redaction: the key of a machine is made of what redaction takes out.
+    readings[fact_name(NativeRun), HOST] = runs.native_run(Readings(readings), state.folder())
     chosen = {trial.name for trial in trials}
     left = list(child.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
@@ -71,6 +74,13 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
     )
     clean = redact(snapshot, identities(state.secret(state.folder())))
     return Survey(clean if redacted else snapshot, clean, tuple(left))
+
+
+def glance(facts: Collection[type[Fact]], watcher: Watcher) -> Readings:
+    """Only these facts, with nothing tried and nothing redacted."""
+    watcher.reading()
+    with LiveHost() as host:
+        return Readings(collect(host, [probe for probe in catalogue.probes() if probe.fact in facts]))
 
 
 def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:

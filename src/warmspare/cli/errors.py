@@ -1,4 +1,4 @@
-"""What the command line refuses: one line with the cause and what to do, exit code 2."""
+"""What the command line refuses: one line with the cause and what to do, exit code 2; of actions that fail, 1."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import sys
 import click
 
 USAGE = 2
+FAILED = 1
 
 
 class Refused(click.ClickException):
     """What was asked cannot be done; the message is one line that says why."""
 
     exit_code = USAGE
+
+
+class Failed(Refused):
+    """An action was refused by what was found, or failed; the words of the command were right."""
+
+    exit_code = FAILED
 
 
 def tell(error: click.ClickException) -> None:

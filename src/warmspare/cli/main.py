@@ -1,6 +1,7 @@
 """The `warmspare` command: its subcommands, its exit codes and what happens when it is stopped.
 
 Exit codes of check and judge: 0 GO, 1 NO-GO, 2 usage, 3 UNKNOWN, 4 DEGRADED; 128 + n when stopped by signal n.
+Of actions: 0 done, 1 refused or failed, 2 usage.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NoReturn
 import click
 
 from warmspare import __version__
+from warmspare.cli.baseline import baseline
 from warmspare.cli.check import check
 from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
@@ -44,7 +46,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain):
+for command in (check, snapshot, judge, explain, baseline):
     cli.add_command(command)
 
 

@@ -45,9 +45,7 @@ def reader() -> Reader:
 
 def survey(asked: tuple[str, ...], extent: str | None, *, no_trials: bool, redacted: bool, verbose: bool) -> Survey:
     """Survey this machine with the trials that `asked` and the options call for."""
-    if sys.platform != "linux":
-        message = "warmspare looks at Linux hosts; on Windows run it inside WSL2, or judge a snapshot"
-        raise Refused(message)
+    need_linux()
     chosen = () if no_trials else _chosen(asked, extent)
     skipped = "--no-trials" if no_trials else "not among the trials asked for; name its track, or use --full"
     progress = Progress(verbose=verbose)
@@ -55,6 +53,13 @@ def survey(asked: tuple[str, ...], extent: str | None, *, no_trials: bool, redac
         return surveys.take(chosen, skipped, progress, redacted=redacted)
     finally:
         progress.done()
+
+
+def need_linux() -> None:
+    """Refuse to look at a machine that is no Linux host."""
+    if sys.platform != "linux":
+        message = "warmspare looks at Linux hosts; on Windows run it inside WSL2, or judge a snapshot"
+        raise Refused(message)
 
 
 def _chosen(asked: tuple[str, ...], extent: str | None) -> tuple[Trial, ...]:
@@ -99,7 +104,7 @@ def load(name: str) -> Snapshot:
         Refused: it cannot be read, or is no snapshot; one line says why.
     """
     try:
-        return reader().read(_bytes(name))
+        return reader().read(contents(name))
     except (OSError, BadSnapshot) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         said = str(reason).encode("ascii", "backslashreplace").decode()
@@ -107,7 +112,12 @@ def load(name: str) -> Snapshot:
         raise Refused(message) from None
 
 
-def _bytes(name: str) -> bytes:
+def contents(name: str) -> bytes:
+    """The bytes of a file that somebody named, or of standard input; never more than one over the limit.
+
+    Raises:
+        OSError, BadSnapshot: it cannot be read, or is a device or a pipe.
+    """
     if name == STANDARD:
         return sys.stdin.buffer.read(SIZE_LIMIT + 1)
     descriptor = os.open(Path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

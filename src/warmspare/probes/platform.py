@@ -12,12 +12,13 @@ from warmspare.probes.api import probe
 
 RELEASE: Final = "/proc/sys/kernel/osrelease"
 INTEROP: Final = "/proc/sys/fs/binfmt_misc/WSLInterop"
+MachineKind = Literal["bare-metal", "vm", "wsl1", "wsl2", "gvisor"]
 
 
 class Platform(Fact, frozen=True, kw_only=True):
     """What kind of machine it is; `signals` are the traces that say so, each named by where it was seen."""
 
-    kind: Literal["bare-metal", "vm", "wsl1", "wsl2", "gvisor"]
+    kind: MachineKind
     hypervisor: str | None
     signals: tuple[str, ...]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warmspare.model.findings import Finding, met, undecided, unmet
+from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform, WindowsDriver
 from warmspare.tracks.cuda_requirements import (
@@ -47,7 +47,8 @@ from warmspare.tracks.shared import (
     not_under_wsl2,
     platform_is_named,
 )
-from warmspare.trials.awaited import CudaCompute, CudaVmm, HostSpeed, ManagedMemory, PinnedMemory
+from warmspare.tracks.speed_requirements import host_speed_is_known
+from warmspare.trials.awaited import CudaCompute, CudaVmm, ManagedMemory, PinnedMemory
 
 COMPUTES = "CUDA initialised, and a kernel's result was right"
 
@@ -94,20 +95,6 @@ def managed_memory_works(proof: ManagedMemory) -> Finding:
     if failed := broken(proof):
         return failed
     return met(MANAGED) if proof.concurrent else unmet(NOT_CONCURRENT)
-
-
-OF_NATIVE = "{of_native:.2f} of the same machine's stored native run"
-NO_NATIVE = "no native run of this machine is stored to compare with"
-
-
-def host_speed_is_known(speed: HostSpeed) -> Finding:
-    """A share of bare metal is honest only against the same machine, booted natively.
-
-    Source: Phoronix compared one machine with itself; its figure does not carry over to another.
-    """
-    if failed := broken(speed):
-        return failed
-    return undecided(NO_NATIVE) if speed.of_native is None else met(OF_NATIVE, of_native=speed.of_native)
 
 
 WSL2_LACKS = "NVIDIA's guide rules it out under WSL2"

@@ -177,7 +177,7 @@ def _trial(function: Callable[..., Any]) -> Trial:
 
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:
-    """Every proof declared in the modules of `package`, also those whose trial is not written yet."""
+    """Every fact declared in the modules of `package`: proofs, also without a trial, and what they are held against."""
     marked(package, "is_trial")  # loads the modules
     prefix = f"{package.__name__}."
     modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(prefix)]
@@ -185,6 +185,6 @@ def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:
         fact_name(thing): thing
         for module in modules
         for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Proof) and thing.__module__ == module.__name__
+        if isinstance(thing, type) and issubclass(thing, Fact) and thing.__module__ == module.__name__
     }
     return tuple(found[name] for name in sorted(found))

@@ -32,12 +32,6 @@ class ManagedMemory(Proof, frozen=True, kw_only=True):
     concurrent: bool | None = None
 
 
-class HostSpeed(Proof, frozen=True, kw_only=True):
-    """CPU and I/O speed, as a fraction of a stored native run of the same machine."""
-
-    of_native: Seconds | None = None
-
-
 class PeerCopy(Proof, frozen=True, kw_only=True):
     """One-way copy of a non-repeating pattern, checked by the destination GPU on its own memory."""
 

@@ -37,6 +37,8 @@ from warmspare.trials.api import (
 
 PREFIX: Final = "warmspare-trial-"
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WINDOWS_ROOTS: Final = (Path("/mnt/c/Users/Public"), Path("/mnt/c/Windows/Temp"))
+"""Folders on the Windows disk under WSL that everybody may write to; only a trial that measures that disk does."""
 LOCK_GRACE_S: Final = 5.0
 """A folder younger than this whose trial still has processes may be one that is not locked yet."""
 
@@ -73,7 +75,7 @@ def scratch_folder(token: str) -> Iterator[Path]:
 def sweep_stale() -> list[str]:
     """Clear away what a killed keeper left: its tagged processes, then its folder. Returns what stays."""
     left = []
-    for root in scratch_roots():
+    for root in (*scratch_roots(), *WINDOWS_ROOTS):
         with contextlib.suppress(OSError):
             for folder in root.glob(f"{PREFIX}*"):
                 token = folder.name.removeprefix(PREFIX).partition("-")[0]
@@ -83,9 +85,13 @@ def sweep_stale() -> list[str]:
 
 
 def clear(token: str) -> list[str]:
-    """End every process that carries `token`, then remove its folder. Returns what stays."""
-    left = [f"pid {pid}" for pid in process.end_tagged(token)]
-    for root in scratch_roots():
+    """End every process that carries `token`, then remove its folders. Returns what stays."""
+    return [*(f"pid {pid}" for pid in process.end_tagged(token)), *_clear_folders(token)]
+
+
+def _clear_folders(token: str) -> list[str]:
+    left: list[str] = []
+    for root in (*scratch_roots(), *WINDOWS_ROOTS):
         with contextlib.suppress(OSError):
             for folder in root.glob(f"{PREFIX}{token}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -128,9 +134,7 @@ def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int)
                 end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
             finally:
                 left = process.end_descendants()
-        end = msgspec.structs.replace(
-            end, left=(*(f"pid {p}" for p in left), *([str(folder)] if folder.exists() else ()))
-        )
+        end = msgspec.structs.replace(end, left=(*(f"pid {p}" for p in left), *_clear_folders(token)))
     except NotTried as absent:
         _tell(reports, AbsentEvent(cause=absent.cause, detail=absent.detail))
         end = EndEvent(how="exit")
