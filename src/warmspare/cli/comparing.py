@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from warmspare import runs, state, survey
 from warmspare.cli import session
@@ -28,6 +28,7 @@ NO_KEY: Final = (
     "nothing proves which machine this is: no GPU names its UUID here; run it where the NVIDIA driver answers"
     " (nvidia-smi -L)"
 )
+T = TypeVar("T")
 
 
 def save(output: str | None) -> int:
@@ -38,12 +39,15 @@ def save(output: str | None) -> int:
         Refused: the file cannot be written.
     """
     target = Sinks({"run": output})
-    made = _measured(*_here())
+    readings, key = _here()
+    if output is None:
+        _try_to_keep(lambda: state.own(state.folder()))  # told now, and not after the work
+    made = _measured(readings, key)
     path = "standard output" if output == STANDARD else output
-    if output is not None:
-        target.write("run", runs.encode(made).decode())
+    if output is None:
+        path = str(_try_to_keep(lambda: runs.store(made, state.folder())))
     else:
-        path = str(_kept(made))
+        target.write("run", runs.encode(made).decode())
     not_native = "" if made.is_native else "; it is not native, so nothing can be told of bare metal by it"
     said = f"a run that is {made.called}, of the machine {made.key}, with {len(made.speed.measures)} figures: {path}"
     (remark if output == STANDARD else _line)(f"saved {said}{not_native}")
@@ -64,7 +68,12 @@ def compare(name: str | None) -> int:
     now = _measured(readings, key)
     say(table(stored, now))
     if name is not None and stored.is_native:
-        remark(f"kept, so that check states the fraction too: {_kept(stored)}")
+        try:
+            path = _try_to_keep(lambda: runs.store(stored, state.folder()))
+        except Failed as failed:  # the comparison itself was made
+            remark(failed.message)
+        else:
+            remark(f"kept, so that check states the fraction too: {path}")
     return 0
 
 
@@ -81,7 +90,7 @@ def table(stored: SpeedRun, now: SpeedRun) -> str:
         words = [cell.ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]  # noqa: PLR2004 # names are text, and the rest numbers
         lines.append("  ".join(words).rstrip())
     lines += ["", _verdict(stored, found)]
-    lines += [f"{title}: {', '.join(within(one.speed)) or 'no ratios'}" for title, one in
+    lines += [f"{title}: {', '.join(within(one.speed)) or 'nothing to set against each other'}" for title, one in
               (("within the stored host", stored), ("within this host", now))]  # fmt: skip
     lines += [f"not compared: {p} was {then}, and is {today}" for p, then, today in moved(stored.speed, now.speed)]
     if stored.speed.software != now.speed.software:
@@ -91,8 +100,7 @@ def table(stored: SpeedRun, now: SpeedRun) -> str:
 
 
 def _row(pair: Pair) -> tuple[str, str, str, str, str]:
-    values = (f"{one.value:.4g}" for one in (pair.stored, pair.now))
-    return pair.now.name, pair.now.unit, *values, f"{pair.ratio:.2f}"  # type: ignore[return-value] # two values
+    return pair.now.name, pair.now.unit, pair.stored.number, pair.now.number, f"{pair.ratio:.2f}"
 
 
 def _boot(title: str, one: SpeedRun) -> str:
@@ -150,12 +158,12 @@ def _measured(readings: Readings, key: str) -> SpeedRun:
     return runs.made(readings, key, speed, reading.at)
 
 
-def _kept(made: SpeedRun) -> Path:
-    where = state.folder()
+def _try_to_keep(keep: Callable[[], T]) -> T:
     try:
-        return runs.store(made, where)
+        return keep()
     except (OSError, Unwritable) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        where = state.folder()
         message = f"the run could not be kept in {where}: {reason}; set WARMSPARE_STATE_DIR, or write it with -o FILE"
         raise Failed(message) from None
 

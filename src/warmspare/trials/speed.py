@@ -65,7 +65,12 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def text(self) -> str:
         """The figure as it is shown."""
-        return f"{self.name} {self.value:.3g} {self.unit}"
+        return f"{self.name} {self.number} {self.unit}"
+
+    @property
+    def number(self) -> str:
+        """Its value to three digits, and never with an exponent above one."""
+        return f"{self.value:.0f}" if self.value >= 100 else f"{self.value:.3g}"  # noqa: PLR2004 # three digits
 
 
 class FileSystem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +92,17 @@ class HostSpeed(Proof, frozen=True, kw_only=True):
     file_systems: Annotated[tuple[FileSystem, ...], msgspec.Meta(max_length=8)] = ()
     software: Word | None = None
     lacking: Annotated[tuple[Word, ...], msgspec.Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a figure or a place that stands twice: files come from others.
+
+        Raises:
+            ValueError: one does.
+        """
+        for told in ([one.name for one in self.measures], [one.place for one in self.file_systems]):
+            if len(set(told)) < len(told):
+                message = f"one of these stands twice: {', '.join(sorted(told))}"
+                raise ValueError(message)
 
 
 class SpeedRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,8 +193,10 @@ def geometric_mean(found: tuple[Pair, ...]) -> float:
 def within(speed: HostSpeed) -> tuple[str, ...]:
     """Ratios inside one host: n threads against 1, and memory and the Windows disk against the disk."""
     found = {str(one.name): one.value for one in speed.measures}
-    asked = [(f"{what}, {speed.threads} threads against 1", f"{what}_n_threads", f"{what}_1_thread")
-             for what in ("cpu", "memory")]  # fmt: skip
-    asked += [(f"{place} {act} against disk", f"{place}_{act}_gb_per_s", f"disk_{act}_gb_per_s")
-              for place in PLACES[1:] for act in ("write", "read")]  # fmt: skip
-    return tuple(f"{said} {found[a] / found[b]:.2f}" for said, a, b in asked if a in found and b in found)
+    asked = [
+        *((f"{speed.threads} threads do {{:.2f}} times what 1 does ({what})", f"{what}_n_threads", f"{what}_1_thread")
+          for what in ("cpu", "memory")),
+        *((f"{place} {act}s at {{:.2f}} times the disk's speed", f"{place}_{act}_gb_per_s", f"disk_{act}_gb_per_s")
+          for place in PLACES[1:] for act in ("write", "read")),
+    ]  # fmt: skip
+    return tuple(said.format(found[a] / found[b]) for said, a, b in asked if a in found and b in found)

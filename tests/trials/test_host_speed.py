@@ -1,0 +1,108 @@
+"""The trial that measures a host, for real: its figures, what it lacks, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leftovers import Corner, small_disk
+from warmspare.model.facts import Known
+from warmspare.trials import child
+from warmspare.trials.api import StepEvent, Trial, at_place
+from warmspare.trials.host_speed import HostSpeed, _folder, host_speed
+from warmspare.trials.run import Run, run
+from worlds import fake
+
+TRIAL = at_place(f"{host_speed.__module__}:{host_speed.__name__}")
+ALWAYS = {"cpu_1_thread", "cpu_n_threads", "process_start_ms"}
+JOB = '{"jobs": [{"error": 0, "read": {"iops": 77}, "write": {"iops": 66}}]}'
+SYSBENCH = """case $1 in
+cpu) echo 'events per second: 55.5';;
+memory) echo 'transferred (1000.00 MiB/sec)';;
+esac"""
+
+
+@pytest.fixture
+def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corner]:
+    corner = Corner(tmp_path / "scratch")
+    nothing = {"WARMSPARE_FIO": "/nope", "WARMSPARE_SYSBENCH": "/nope"}
+    for name, value in {**corner.env, **nothing}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", str(corner.scratch))
+    yield corner
+    assert corner.left_in_the_end() == {}
+
+
+def measured(trial: Trial = TRIAL, told: list[StepEvent] | None = None) -> HostSpeed:
+    ended = run(trial, (told if told is not None else []).append)
+    assert ended.left == ()
+    assert isinstance(ended.reading, Known), ended.reading
+    assert isinstance(ended.reading.value, HostSpeed)
+    return ended.reading.value
+
+
+@pytest.mark.usefixtures("corner")
+def test_it_measures_what_is_here() -> None:
+    speed = measured()
+    assert speed.outcome.kind == "done"
+    assert speed.threads == len(os.sched_getaffinity(0))
+    names = [one.name for one in speed.measures]
+    assert len(names) == len(set(names))
+    assert set(names) >= ALWAYS
+    for system in speed.file_systems:
+        there = f"{system.place}_write_gb_per_s" in names
+        assert there != any(lack.startswith(system.place) for lack in speed.lacking), "a figure, or why there is none"
+    assert {system.type for system in speed.file_systems if system.place == "tmpfs"} <= {"tmpfs", "ramfs"}
+    assert not any("fio" in name or "sysbench" in name for name in names)
+
+
+@pytest.mark.usefixtures("corner")
+def test_installed_tools_add_theirs_and_one_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARMSPARE_SYSBENCH", fake(tmp_path / "sysbench", SYSBENCH))
+    broken = f"""case "$*" in *randwrite*) echo 'no O_DIRECT here' >&2; exit 1;; *) echo '{JOB}';; esac"""
+    monkeypatch.setenv("WARMSPARE_FIO", fake(tmp_path / "fio", broken))
+    speed = measured()
+    found = {one.name: one.value for one in speed.measures}
+    assert found["sysbench_cpu_per_s"] == 55.5
+    assert found["sysbench_memory_gb_per_s"] == pytest.approx(1.04858)
+    assert found["disk_fio_random_read_per_s"] == 77
+    assert "disk_fio_random_write_per_s" not in found
+    assert [lack for lack in speed.lacking if "fio" in lack] == [
+        "disk_fio_random_write_per_s: fio ended with status 1: no O_DIRECT here"
+    ]
+
+
+@pytest.mark.root
+def test_a_file_system_without_room_leaves_the_others_their_figures(corner: Corner) -> None:
+    with small_disk(corner.scratch):
+        speed = measured()
+        assert speed.outcome.kind == "done"
+        assert "tmpfs: a tenth of what is free is 0 MiB" in speed.lacking
+        assert {one.name for one in speed.measures} >= ALWAYS
+
+
+def test_held_up_in_the_middle_of_a_file_system_it_is_hung_there_and_leaves_nothing(
+    corner: Corner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[StepEvent] = []
+    monkeypatch.setenv("WARMSPARE_FIO", fake(tmp_path / "fio", "exec sleep 60"))
+    ended: Run = run(_within(5.0), told.append)
+    assert isinstance(ended.reading, Known), ended
+    assert ended.reading.value.outcome.kind == "hung"
+    assert corner.left() == {}
+
+
+def _within(deadline_s: float) -> Trial:
+    return Trial(TRIAL.name, TRIAL.function, TRIAL.proof, deadline_s, TRIAL.touches, TRIAL.quick)
+
+
+def test_a_folder_elsewhere_is_locked_named_like_the_scratch_folder_and_found_by_its_token(tmp_path: Path) -> None:
+    scratch = tmp_path / f"{child.PREFIX}0123abcd-xyz"
+    with _folder(tmp_path, scratch) as folder:
+        assert folder.name.startswith(f"{child.PREFIX}0123abcd-")
+        assert not child._is_stale(folder, "0123abcd")  # noqa: SLF001 # what another run's sweep would ask
+    assert not folder.exists()
