@@ -104,6 +104,15 @@ def test_files_are_written_within_the_budget_and_cleared_by_whoever_owns_the_fol
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_a_slow_disk_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    files = Files(tmp_path, 10 * CHUNK, 1e-9)
+    assert files.writing(3) > 0
+    assert files.size_bytes == (tmp_path / "data").stat().st_size == LEAST
+    assert len(synced) == 1
+
+
 def test_pages_that_stay_give_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(tmp_path, LEAST, 0.01)
     files.writing(1)

@@ -12,6 +12,7 @@ import pytest
 from leftovers import Corner, small_disk
 from warmspare.model.facts import Known
 from warmspare.trials import child
+from warmspare.trials import host_speed as measuring
 from warmspare.trials.api import StepEvent, Trial, at_place
 from warmspare.trials.host_speed import HostSpeed, _folder, host_speed
 from warmspare.trials.run import Run, run
@@ -106,3 +107,29 @@ def test_a_folder_elsewhere_is_locked_named_like_the_scratch_folder_and_found_by
         assert folder.name.startswith(f"{child.PREFIX}0123abcd-")
         assert not child._is_stale(folder, "0123abcd")  # noqa: SLF001 # what another run's sweep would ask
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("point", "kind", "found"), [("/mnt/c", "9p", True), ("/", "9p", False), ("/mnt/c", "ext4", False)]
+)
+def test_the_windows_disk_is_measured_only_where_wsl_mounted_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, kind: str, *, found: bool
+) -> None:
+    windows, scratch = tmp_path / "windows", tmp_path / "scratch"
+    windows.mkdir()
+    monkeypatch.setattr(child, "WINDOWS_ROOTS", (windows,))
+    monkeypatch.setattr(measuring, "kind_of", lambda root, _: (point, kind) if root == windows else ("/", "ext4"))
+    places = {place: (root, told) for place, root, told in measuring._places(scratch)}  # noqa: SLF001
+    assert places["disk"] == (tmp_path, "ext4")
+    assert places.get("mnt_c") == ((windows, "9p") if found else None)
+
+
+def test_whoever_clears_a_trial_away_looks_on_the_windows_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "WINDOWS_ROOTS", (tmp_path,))
+    left = tmp_path / f"{child.PREFIX}0123abcd-xyz"
+    left.mkdir()
+    (left / "data").touch()
+    assert child.clear("0123abcd") == []
+    assert not left.exists()

@@ -15,6 +15,8 @@ PAGE: Final = 4096
 LEAST: Final = 2 * CHUNK
 """The smallest file that says anything of a sequential speed, in bytes."""
 SAMPLES: Final = 16
+PATIENCE: Final = 8
+"""How many slots something may take before it is not repeated."""
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 MOUNT: Final = re.compile(r"^\d+ \d+ \S+ \S+ (?P<point>\S+) .*? - (?P<type>\S+) ", re.MULTILINE)
 
@@ -48,9 +50,17 @@ class Files:
         self._chunk = os.urandom(CHUNK)
         self._size = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """What this file system writes in about one slot, within the budget; known once it has written."""
+        return self._size
+
     def writing(self, repeats: int) -> float:
-        """Sequential write of a new file up to the end of its fsync, GB/s, the best of `repeats`."""
+        """Sequential write of a new file with its fsync, GB/s, the best of `repeats`; on a slow disk of one."""
         took = self._write(LEAST)
+        if took > PATIENCE * self._slot_s:
+            self._size = LEAST
+            return LEAST / took / 1e9
         self._size = min(self._most, max(LEAST, int(LEAST * self._slot_s / took) // CHUNK * CHUNK))
         return max(self._size / self._write(self._size) for _ in range(repeats)) / 1e9
 
@@ -70,12 +80,14 @@ class Files:
 
     def reading(self, repeats: int) -> float | None:
         """Sequential read of that file, GB/s, the best of `repeats`; None where its pages cannot be dropped before."""
-        buffer, best = bytearray(CHUNK), 0.0
+        buffer, best, first = bytearray(CHUNK), 0.0, time.monotonic()
         descriptor = os.open(self._data, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for _ in range(repeats):
                 if not self._is_dropped(descriptor):
                     return None
+                if time.monotonic() - first > PATIENCE * self._slot_s:
+                    break
                 began = time.perf_counter()
                 for place in range(0, self._size, CHUNK):
                     os.preadv(descriptor, [buffer], place)

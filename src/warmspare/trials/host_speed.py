@@ -73,11 +73,12 @@ def host_speed(steps: Steps) -> HostSpeed:
     posix_fadvise(DONTNEED), and are left out where the pages stay; a hypervisor's own cache is not seen.
     """
     found, threads = _Found(), speed.cpus()
+    places = steps.prepare("find file systems", _places, steps.scratch)
     steps("cpu", _cpu, found, threads)
     steps("memory", _memory, found, threads)
     steps("process start", _process_start, found)
     systems = []
-    for place, folder, kind in steps.prepare("find file systems", _places, steps.scratch):
+    for place, folder, kind in places:
         try:
             steps(f"files on {place}", _files, found, place, folder, steps.scratch)
         except OSError as error:  # one file system that fails is no failure of the host's others
@@ -145,8 +146,8 @@ def _files(found: _Found, place: Place, root: Path, scratch: Path) -> None:
         found.add(_name(f"{place}_create_ms"), files.creating())
         if place == "disk":
             (folder / "data").unlink()
-            found.ask("disk_fio_random_read_per_s", speed_tools.fio, folder, "randread", budget)
-            found.ask("disk_fio_random_write_per_s", speed_tools.fio, folder, "randwrite", budget)
+            found.ask("disk_fio_random_read_per_s", speed_tools.fio, folder, "randread", files.size_bytes)
+            found.ask("disk_fio_random_write_per_s", speed_tools.fio, folder, "randwrite", files.size_bytes)
 
 
 def _sysbench(found: _Found, threads: int) -> None:
