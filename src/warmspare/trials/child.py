@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -112,9 +112,19 @@ def _is_stale(folder: Path, token: str) -> bool:
     return True
 
 
-def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int) -> None:
-    """Run the trial at `place` to its end and report every event on `reports`."""
-    trial = msgspec.structs.replace(at_place(place), deadline_s=deadline_s)
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a keeper is told to run: the trial's place, its deadline, its token, and what it is given."""
+
+    place: str
+    deadline_s: float
+    token: str
+    given: Any = None
+
+
+def keep(order: Order, lifeline: int, reports: int) -> None:
+    """Run a trial to its end and report every event on `reports`."""
+    trial = msgspec.structs.replace(at_place(order.place), deadline_s=order.deadline_s)
+    about = (msgspec.convert(order.given, trial.given),) if trial.given else ()
     waker, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     for number in (*STOPPING, signal.SIGCHLD):
@@ -122,8 +132,8 @@ def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int)
     process.become_subreaper()
     end = EndEvent(how="cancelled")
     try:
-        with scratch_folder(token) as folder:
-            body, events = _start(trial, folder)
+        with scratch_folder(order.token) as folder:
+            body, events = _start(trial, about, folder)
             try:
                 end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
             finally:
@@ -137,7 +147,7 @@ def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int)
     _tell(reports, end)
 
 
-def _start(trial: Trial, folder: Path) -> tuple[int, int]:
+def _start(trial: Trial, about: tuple[object, ...], folder: Path) -> tuple[int, int]:
     events, told = os.pipe()
     keeper = os.getpid()
     body = os.fork()
@@ -151,22 +161,22 @@ def _start(trial: Trial, folder: Path) -> tuple[int, int]:
             with contextlib.suppress(OSError):
                 os.close(held)
         os.dup2(1, 2)
-        _body(trial, Steps(lambda event: _tell(told, event), folder, trial.deadline_s), told)
+        _body(trial, about, Steps(lambda event: _tell(told, event), folder, trial.deadline_s), told)
     os.close(told)
     return body, events
 
 
-def _body(trial: Trial, steps: Steps, told: int) -> None:
+def _body(trial: Trial, about: tuple[object, ...], steps: Steps, told: int) -> None:
     """The child itself: the trial, and its result as the last event."""
     try:
-        _tell(told, _result(trial, steps))
+        _tell(told, _result(trial, about, steps))
     finally:
         os._exit(0)
 
 
-def _result(trial: Trial, steps: Steps) -> Event:
+def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
     try:
-        proof = trial.function(steps)
+        proof = trial.function(steps, *about)
     except LeverFailed as failed:
         proof = trial.proof(outcome=failed.outcome)
     except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
