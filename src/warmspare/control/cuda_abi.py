@@ -56,6 +56,8 @@ INVALID_DEVICE: Final = 101
 PEER_ACCESS_UNSUPPORTED: Final = 217
 NOT_READY: Final = 600
 PEER_ACCESS_ALREADY_ENABLED: Final = 704
+TOO_MANY_PEERS: Final = 711
+NOT_SUPPORTED: Final = 801
 
 ATTRIBUTES: Final = MappingProxyType({
     "multiprocessors": 16,

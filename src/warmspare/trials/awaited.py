@@ -6,10 +6,7 @@ that recordings and requirements can speak of it.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
-from warmspare.model.facts import Count, GbPerS, Kind, Proof, Seconds
-from warmspare.probes.gpus import PAIR
+from warmspare.model.facts import Count, GbPerS, Proof, Seconds
 
 
 class CudaCompute(Proof, frozen=True, kw_only=True):
@@ -36,16 +33,6 @@ class HostSpeed(Proof, frozen=True, kw_only=True):
     """CPU and I/O speed, as a fraction of a stored native run of the same machine."""
 
     of_native: Seconds | None = None
-
-
-class PeerCopy(Proof, frozen=True, kw_only=True):
-    """One-way copy of a non-repeating pattern, checked by the destination GPU on its own memory."""
-
-    KIND: ClassVar[Kind] = PAIR
-
-    peer_access: bool | None = None
-    path: Literal["nvlink", "pcie", "staged"] | None = None
-    gb_per_s: GbPerS | None = None
 
 
 class Takeover(Proof, frozen=True, kw_only=True):
