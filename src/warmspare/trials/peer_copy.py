@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from warmspare.control import cuda_abi as abi
 from warmspare.control.cuda import CudaError, Stream
@@ -119,7 +119,7 @@ def _measured(steps: Steps, pair: Pair, both: tuple[Side, Side], refusal: str | 
         latency_s = steps("measure a load", peer_speed.load, source, target)
     small_s = steps("measure a small copy", peer_speed.small_copy, source, target)
     speed = one_way.gb_per_s(size)
-    path, by = way(pair, speed, stores, counted, refused=refusal is not None)
+    path, by = ("staged", "refusal") if refusal else way(pair, Seen(speed, stores, counted))
     return PeerCopy(
         outcome=Outcome(kind="done"),
         peer_access=refusal is None,
@@ -145,23 +145,27 @@ def proven(reading: Reading[PeerCopy]) -> bool:
     return copy is not None and copy.outcome.kind == "done" and bool(copy.peer_access) and copy.path != "staged"
 
 
-def way(
-    pair: Pair, copy: float, stores: float | None, counted: float | None, *, refused: bool
-) -> tuple[Path | None, Shown | None]:
-    """By which path a copy of this speed (GB/s) went, and what shows it; None where nothing does.
+class Seen(NamedTuple):
+    """What names a path: the speeds of the copy engine and of the GPU's own stores, and what part NVLink counted."""
 
-    Where access is refused the driver stages. What NVLink counted, or what is faster than PCIe can be, went by
-    NVLink. What is much slower than the GPU's own stores does not go their way: it is staged.
+    copy_gb_per_s: float
+    store_gb_per_s: float | None
+    counted: float | None
+
+
+def way(pair: Pair, seen: Seen) -> tuple[Path | None, Shown | None]:
+    """By which path copies went that were not refused peer access, and what shows it; None where nothing does.
+
+    What NVLink counted, or what is faster than PCIe can be, went by NVLink. What is much slower than the GPU's own
+    stores does not go their way: it is staged.
     """
-    if refused:
-        return "staged", "refusal"
-    if counted is not None and counted >= COUNTED:
+    if seen.counted is not None and seen.counted >= COUNTED:
         return "nvlink", "counters"
-    if pair.nvlinks and pair.pcie_gb_per_s and copy > FASTER * pair.pcie_gb_per_s:
+    if pair.nvlinks and pair.pcie_gb_per_s and seen.copy_gb_per_s > FASTER * pair.pcie_gb_per_s:
         return "nvlink", "speed"
-    if stores is None:
+    if seen.store_gb_per_s is None:
         return None, None
-    return ("staged" if copy < DIRECT * stores else "pcie"), "stores"
+    return ("staged" if seen.copy_gb_per_s < DIRECT * seen.store_gb_per_s else "pcie"), "stores"
 
 
 def _see_faults(*sides: Side) -> None:
