@@ -92,7 +92,7 @@ def test_after_a_lever_every_end_is_an_outcome(corner: Corner, name: str, outcom
         (
             "is_refused_early",
             Cause.CRASHED,
-            "LeverRefused: cuCtxEnablePeerAccess: 217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
+            "cuCtxEnablePeerAccess: 217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
         ),
         ("raises_early", Cause.CRASHED, "RuntimeError: no such luck"),
         ("no_proof", Cause.INVALID, "not a proof: Expected `str`, got `int` - at `$.seen[0]`"),

@@ -25,6 +25,7 @@ class Tiny(Proof, frozen=True, kw_only=True):
 
 
 DONE = Outcome(kind="done")
+REFUSED = ("217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", "cuCtxEnablePeerAccess")
 
 
 def nothing() -> None:
@@ -228,7 +229,7 @@ def is_loud(steps: Steps) -> Tiny:
 
 def refuse() -> NoReturn:
     """A step that the driver refuses."""
-    raise LeverRefused("217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", "cuCtxEnablePeerAccess")  # noqa: TRY003 # its fields
+    raise LeverRefused(*REFUSED)
 
 
 @trial(deadline=30, touches="nothing")

@@ -183,8 +183,8 @@ def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
     except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
         # What a driver refuses between two levers is still a consequence of the first; our own exception is not.
         if not (steps.in_lever or (steps.pulled and isinstance(error, LeverRefused))):
-            known = isinstance(error, NotTried)
-            detail = str(error) if known else f"{type(error).__name__}: {error}"[:300]
+            known = isinstance(error, NotTried | LeverRefused)
+            detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
             return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
         proof = trial.proof(outcome=steps.broke(error))
     return ProofEvent(proof=msgspec.to_builtins(proof))
