@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,13 @@ def compilers() -> dict[str, list[str]]:
     if importlib.util.find_spec("ziglang"):
         found["zig"] = [sys.executable, "-m", "ziglang", "cc"]
     return found
+
+
+def gpu_ids() -> tuple[str, ...]:
+    """The UUIDs of the GPUs that the stand-ins show."""
+    listed = re.search(r"UUIDS\[GPUS\] = \{(.*?)\}", (SOURCES / "standin.h").read_text(), re.DOTALL)
+    assert listed
+    return tuple(f"GPU-{uuid}" for uuid in re.findall(r'"([0-9a-f-]{36})"', listed[1]))
 
 
 class Drivers:
@@ -49,7 +57,14 @@ class Drivers:
         file = self._folder / "built" / f"{library}.so.{VERSION.format(major=major)}"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            what = (f"-DMAJOR={major}", f"-Wl,-soname,{library}.so.1", "-o", str(file), str(SOURCES / f"{library}.c"))
+            what = (
+                f"-DMAJOR={major}",
+                f"-Wl,-soname,{library}.so.1",
+                "-o",
+                str(file),
+                str(SOURCES / f"{library}.c"),
+                "-pthread",
+            )
             caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
             subprocess.run([*self._compiler, *FLAGS, *what, "-ldl"], env={**os.environ, **caches}, check=True)
         return file

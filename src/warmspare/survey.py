@@ -17,8 +17,9 @@ from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
 from warmspare.trials import child
-from warmspare.trials.api import StepEvent, Trial
-from warmspare.trials.run import run
+from warmspare.trials.api import NotTried, StepEvent, Trial
+from warmspare.trials.given import in_the_way
+from warmspare.trials.run import Run, run
 from warmspare.trials.speed import NativeRun
 
 NO_TRIAL = "this version has no trial for it yet"
@@ -41,12 +42,20 @@ class Watcher:
     def trying(self, trial: Trial) -> None:
         """A trial is about to touch something."""
 
+    def about(self, subject: str) -> None:
+        """The trial is about to be run on this GPU, this pair, or the host."""
+
     def step(self, event: StepEvent) -> None:
         """A step of the trial begins or has ended."""
 
 
-def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: bool = True) -> Survey:
-    """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason."""
+def take(
+    trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: bool = True, busy_ok: bool = False
+) -> Survey:
+    """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason.
+
+    A GPU that somebody is at work on is left alone, unless `busy_ok`.
+    """
     watcher.reading()
     with LiveHost(ahead=SLOW) as host:
         catalogue.tracks()  # what judging needs is imported now, while cuInit runs
@@ -57,14 +66,14 @@ def take(trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: b
     chosen = {trial.name for trial in trials}
     left = list(child.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
-        key = fact_name(trial.proof), HOST
-        if trial.name not in chosen:
-            readings[key] = Absent(cause=Cause.SKIPPED, detail=skipped)
-            continue
-        watcher.trying(trial)
-        ended = run(trial, watcher.step)
-        readings[key] = ended.reading
-        left += ended.left
+        subjects = trial.proof.KIND.subjects(Readings(readings))
+        if trial.name in chosen and subjects:
+            watcher.trying(trial)
+        for subject in subjects:
+            absent = Absent(cause=Cause.SKIPPED, detail=skipped)
+            tried = _try(trial, subject, Readings(readings), watcher, busy_ok) if trial.name in chosen else Run(absent)
+            readings[fact_name(trial.proof), subject] = tried.reading
+            left += tried.left
     snapshot = Snapshot(
         made_by=f"warmspare {__version__}",
         made_at=datetime.now(UTC),
@@ -81,6 +90,20 @@ def glance(facts: Collection[type[Fact]], watcher: Watcher) -> Readings:
     watcher.reading()
     with LiveHost() as host:
         return Readings(collect(host, [probe for probe in catalogue.probes() if probe.fact in facts]))
+
+
+def _try(trial: Trial, subject: str, readings: Readings, watcher: Watcher, busy_ok: bool) -> Run:  # noqa: FBT001 # private
+    """One trial on one subject, with what it is given; not where that cannot be had or is in use."""
+    if trial.given is None:
+        return run(trial, watcher.step)
+    try:
+        given = trial.given.of(readings, subject)
+    except NotTried as absent:
+        return Run(Absent(cause=absent.cause, detail=absent.detail))
+    if reason := in_the_way(readings, given, busy_ok=busy_ok):
+        return Run(Absent(cause=Cause.SKIPPED, detail=reason))
+    watcher.about(subject)
+    return run(trial, watcher.step, given)
 
 
 def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:

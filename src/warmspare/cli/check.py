@@ -17,6 +17,7 @@ def check(  # noqa: PLR0913 # one parameter an option
     md_path: str | None,
     *,
     no_trials: bool,
+    busy_ok: bool,
     no_redact: bool,
     verbose: bool,
 ) -> int:
@@ -28,7 +29,8 @@ def check(  # noqa: PLR0913 # one parameter an option
     from warmspare.cli.output import Sinks  # noqa: PLC0415
 
     targets = Sinks({"json": json_path, "md": md_path})
-    survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=verbose)
+    may = session.Extent(extent=extent, no_trials=no_trials, busy_ok=busy_ok)
+    survey = session.survey(tracks, may, redacted=not no_redact, verbose=verbose)
     try:
         return session.report(survey.snapshot, tracks, targets, verbose=verbose)
     finally:  # a report that cannot be written loses no proof, and hides nothing that was left behind

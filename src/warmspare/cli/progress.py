@@ -8,6 +8,7 @@ import sys
 import textwrap
 from typing import TextIO
 
+from warmspare.model.facts import HOST
 from warmspare.survey import Watcher
 from warmspare.trials.api import StepEvent, Trial
 
@@ -19,7 +20,7 @@ class Progress(Watcher):
 
     def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
         """Write to `stream` (standard error); `verbose` also names every step where there is no terminal."""
-        self._stream, self._verbose = stream or sys.stderr, verbose
+        self._stream, self._verbose, self._subject = stream or sys.stderr, verbose, ""
         terminal = self._stream.isatty()
         self._live = terminal and os.environ.get("TERM") != "dumb"
         self._width = min(_columns(self._stream), WIDEST) if terminal else None
@@ -31,15 +32,22 @@ class Progress(Watcher):
     def trying(self, trial: Trial) -> None:
         """Say what the trial touches."""
         self._clear()
+        self._subject = ""
         self._line(f"trying {trial.name}: touches {trial.touches}")
+
+    def about(self, subject: str) -> None:
+        """Say which GPU or pair comes next."""
+        self._subject = subject
+        self._show(f"  {subject}…")
 
     def step(self, event: StepEvent) -> None:
         """A step begins."""
         if event.took_s is None:
+            said = f"{self._subject}: {event.name}" if self._subject not in ("", HOST) else event.name
             if self._live:
-                self._show(f"  {event.name}…")
+                self._show(f"  {said}…")
             elif self._verbose:
-                self._line(f"  {event.name}")
+                self._line(f"  {said}")
 
     def done(self) -> None:
         """Clear the changing line away."""

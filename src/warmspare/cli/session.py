@@ -8,6 +8,8 @@ import stat
 import sys
 from pathlib import Path
 
+import msgspec
+
 from warmspare import catalogue, state
 from warmspare import survey as surveys
 from warmspare.cli.errors import Refused
@@ -43,14 +45,22 @@ def reader() -> Reader:
     return Reader(catalogue.facts())
 
 
-def survey(asked: tuple[str, ...], extent: str | None, *, no_trials: bool, redacted: bool, verbose: bool) -> Survey:
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be tried: `quick` trials only, `full` or by the tracks asked for; and whether on busy GPUs too."""
+
+    extent: str | None
+    no_trials: bool
+    busy_ok: bool
+
+
+def survey(asked: tuple[str, ...], may: Extent, *, redacted: bool, verbose: bool) -> Survey:
     """Survey this machine with the trials that `asked` and the options call for."""
     need_linux()
-    chosen = () if no_trials else _chosen(asked, extent)
-    skipped = "--no-trials" if no_trials else "not among the trials asked for; name its track, or use --full"
+    chosen = () if may.no_trials else _chosen(asked, may.extent)
+    skipped = "--no-trials" if may.no_trials else "not among the trials asked for; name its track, or use --full"
     progress = Progress(verbose=verbose)
     try:
-        return surveys.take(chosen, skipped, progress, redacted=redacted)
+        return surveys.take(chosen, skipped, progress, redacted=redacted, busy_ok=may.busy_ok)
     finally:
         progress.done()
 

@@ -18,6 +18,7 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     output: str | None,
     *,
     no_trials: bool,
+    busy_ok: bool,
     no_redact: bool,
     schema: bool,
 ) -> int:
@@ -37,7 +38,8 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     if schema:
         target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
         return 0
-    survey = session.survey(tracks, extent, no_trials=no_trials, redacted=not no_redact, verbose=False)
+    may = session.Extent(extent=extent, no_trials=no_trials, busy_ok=busy_ok)
+    survey = session.survey(tracks, may, redacted=not no_redact, verbose=False)
     try:
         target.write("snapshot", report.plain(files.encode(survey.snapshot).decode()))
     finally:

@@ -2,7 +2,8 @@
 
 A trial is a function `(steps) -> Proof` marked `@trial(...)`, in a module of this folder. It runs in a
 child of its own; every lever it pulls is a named step, so that a child that hangs or dies is known to
-have hung or died *there*.
+have hung or died *there*. One on GPUs is `(steps, given) -> Proof`, where the annotation says what it is
+given (see given.py); the proof's `KIND` says whether it runs once, or once a GPU or an ordered pair.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
-from warmspare.model.facts import Cause, Fact, Outcome, Proof, fact_name
+from warmspare.control.lever import LeverRefused
+from warmspare.model.facts import HOST_KIND, Cause, Fact, Outcome, Proof, fact_name
 from warmspare.probes.api import marked
 
 A = ParamSpec("A")
@@ -29,15 +31,17 @@ T = TypeVar("T")
 class Trial(msgspec.Struct, frozen=True):
     """A trial: its function, the proof it yields, its deadline in seconds and what it touches.
 
-    `quick` trials run in a bare `check`; the others when their track is named, or with `--full`.
+    `quick` trials run in a bare `check`; the others when their track is named, or with `--full`. `given` is what
+    its second parameter takes, if it has one.
     """
 
     name: str
-    function: Callable[[Steps], Proof]
+    function: Callable[..., Proof]
     proof: type[Proof]
     deadline_s: float
     touches: str
     quick: bool
+    given: type[Any] | None = None
 
     @property
     def place(self) -> str:
@@ -107,7 +111,7 @@ class Steps:
         self.scratch, self.patience_s = scratch, deadline_s / 4
         self.took_s: dict[str, float] = {}
         self.current: str | None = None
-        self.in_lever = False
+        self.in_lever = self.pulled = False
 
     def __call__(self, name: str, lever: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
         """Pull a lever: from here on a failure is an outcome of the thing under test."""
@@ -118,7 +122,7 @@ class Steps:
         return self._run(name, False, action, *args, **kwargs)  # noqa: FBT003 # private, named below
 
     def _run(self, name: str, lever: bool, action: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:  # noqa: FBT001
-        self.current, self.in_lever = name, lever
+        self.current, self.in_lever, self.pulled = name, lever, self.pulled or lever
         self._tell(StepEvent(name=name, lever=lever))
         started = time.monotonic()
         result = action(*args, **kwargs)
@@ -137,6 +141,8 @@ class Steps:
 
     def broke(self, error: Exception) -> Outcome:
         """An exception inside a lever: its outcome. One of our own between levers is an absence instead."""
+        if isinstance(error, LeverRefused):
+            return Outcome(kind="refused", step=self.current, code=error.code, detail=error.detail[:300])
         code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
         return Outcome(kind="died", step=self.current, code=code or type(error).__name__, detail=str(error)[:300])
 
@@ -144,12 +150,10 @@ class Steps:
         raise LeverFailed(Outcome(kind=kind, step=self.current, code=code, detail=detail))
 
 
-def trial(
-    *, deadline: float, touches: str, quick: bool = False
-) -> Callable[[Callable[[Steps], T]], Callable[[Steps], T]]:
+def trial(*, deadline: float, touches: str, quick: bool = False) -> Callable[[Callable[A, T]], Callable[A, T]]:
     """Mark a function as a trial: `deadline` in seconds, `touches` as the user is told beforehand."""
 
-    def mark(function: Callable[[Steps], T]) -> Callable[[Steps], T]:
+    def mark(function: Callable[A, T]) -> Callable[A, T]:
         function.__dict__["is_trial"] = (deadline, touches, quick)
         return function
 
@@ -168,12 +172,17 @@ def at_place(place: str) -> Trial:
 
 
 def _trial(function: Callable[..., Any]) -> Trial:
-    proof = typing.get_type_hints(function)["return"]
+    hints = typing.get_type_hints(function)
+    proof = hints.pop("return")
     if not (isinstance(proof, type) and issubclass(proof, Proof)):
         message = f"trial {function.__name__} returns no proof"
         raise TypeError(message)
+    _, given = (*hints.values(), None)[:2]
+    if proof.KIND != HOST_KIND and given is None:
+        message = f"trial {function.__name__} is about a {proof.KIND.name} and takes none"
+        raise TypeError(message)
     deadline_s, touches, quick = function.__dict__["is_trial"]
-    return Trial(function.__name__, function, proof, deadline_s, touches, quick)
+    return Trial(function.__name__, function, proof, deadline_s, touches, quick, given)
 
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:

@@ -6,10 +6,7 @@ that recordings and requirements can speak of it.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
-from warmspare.model.facts import Count, GbPerS, Kind, Proof, Seconds
-from warmspare.probes.gpus import PAIR
+from warmspare.model.facts import Count, GbPerS, Proof, Seconds
 
 
 class CudaCompute(Proof, frozen=True, kw_only=True):
@@ -30,16 +27,6 @@ class ManagedMemory(Proof, frozen=True, kw_only=True):
     """Managed memory, touched by CPU and GPU at once."""
 
     concurrent: bool | None = None
-
-
-class PeerCopy(Proof, frozen=True, kw_only=True):
-    """One-way copy of a non-repeating pattern, checked by the destination GPU on its own memory."""
-
-    KIND: ClassVar[Kind] = PAIR
-
-    peer_access: bool | None = None
-    path: Literal["nvlink", "pcie", "staged"] | None = None
-    gb_per_s: GbPerS | None = None
 
 
 class Takeover(Proof, frozen=True, kw_only=True):

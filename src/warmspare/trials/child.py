@@ -17,11 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from warmspare.control import process
+from warmspare.control.lever import LeverRefused
 from warmspare.model.facts import Cause
 from warmspare.trials.api import (
     AbsentEvent,
@@ -118,9 +119,19 @@ def _is_stale(folder: Path, token: str) -> bool:
     return True
 
 
-def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int) -> None:
-    """Run the trial at `place` to its end and report every event on `reports`."""
-    trial = msgspec.structs.replace(at_place(place), deadline_s=deadline_s)
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a keeper is told to run: the trial's place, its deadline, its token, and what it is given."""
+
+    place: str
+    deadline_s: float
+    token: str
+    given: Any = None
+
+
+def keep(order: Order, lifeline: int, reports: int) -> None:
+    """Run a trial to its end and report every event on `reports`."""
+    trial = msgspec.structs.replace(at_place(order.place), deadline_s=order.deadline_s)
+    about = (msgspec.convert(order.given, trial.given),) if trial.given else ()
     waker, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     for number in (*STOPPING, signal.SIGCHLD):
@@ -128,20 +139,20 @@ def keep(place: str, deadline_s: float, token: str, lifeline: int, reports: int)
     process.become_subreaper()
     end = EndEvent(how="cancelled")
     try:
-        with scratch_folder(token) as folder:
-            body, events = _start(trial, folder)
+        with scratch_folder(order.token) as folder:
+            body, events = _start(trial, about, folder)
             try:
                 end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
             finally:
                 left = process.end_descendants()
-        end = msgspec.structs.replace(end, left=(*(f"pid {p}" for p in left), *_clear_folders(token)))
+        end = msgspec.structs.replace(end, left=(*(f"pid {p}" for p in left), *_clear_folders(order.token)))
     except NotTried as absent:
         _tell(reports, AbsentEvent(cause=absent.cause, detail=absent.detail))
         end = EndEvent(how="exit")
     _tell(reports, end)
 
 
-def _start(trial: Trial, folder: Path) -> tuple[int, int]:
+def _start(trial: Trial, about: tuple[object, ...], folder: Path) -> tuple[int, int]:
     events, told = os.pipe()
     keeper = os.getpid()
     body = os.fork()
@@ -155,28 +166,29 @@ def _start(trial: Trial, folder: Path) -> tuple[int, int]:
             with contextlib.suppress(OSError):
                 os.close(held)
         os.dup2(1, 2)
-        _body(trial, Steps(lambda event: _tell(told, event), folder, trial.deadline_s), told)
+        _body(trial, about, Steps(lambda event: _tell(told, event), folder, trial.deadline_s), told)
     os.close(told)
     return body, events
 
 
-def _body(trial: Trial, steps: Steps, told: int) -> None:
+def _body(trial: Trial, about: tuple[object, ...], steps: Steps, told: int) -> None:
     """The child itself: the trial, and its result as the last event."""
     try:
-        _tell(told, _result(trial, steps))
+        _tell(told, _result(trial, about, steps))
     finally:
         os._exit(0)
 
 
-def _result(trial: Trial, steps: Steps) -> Event:
+def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
     try:
-        proof = trial.function(steps)
+        proof = trial.function(steps, *about)
     except LeverFailed as failed:
         proof = trial.proof(outcome=failed.outcome)
     except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
-        if not steps.in_lever:
-            known = isinstance(error, NotTried)
-            detail = str(error) if known else f"{type(error).__name__}: {error}"[:300]
+        # What a driver refuses between two levers is still a consequence of the first; our own exception is not.
+        if not (steps.in_lever or (steps.pulled and isinstance(error, LeverRefused))):
+            known = isinstance(error, NotTried | LeverRefused)
+            detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
             return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
         proof = trial.proof(outcome=steps.broke(error))
     return ProofEvent(proof=msgspec.to_builtins(proof))

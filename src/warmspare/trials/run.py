@@ -22,8 +22,9 @@ from warmspare.trials import child
 from warmspare.trials.api import AbsentEvent, EndEvent, Event, ProofEvent, StepEvent, Trial
 
 _START: Final = (
-    "import sys; place, deadline_s, token, held, told, root = sys.argv[1:]; sys.path.append(root);"
-    " from warmspare.trials import child; child.keep(place, float(deadline_s), token, int(held), int(told))"
+    "import sys; order, held, told, root = sys.argv[1:]; sys.path.append(root); import msgspec;"
+    " from warmspare.trials import child;"
+    " child.keep(msgspec.json.decode(order, type=child.Order), int(held), int(told))"
 )
 GRACE_S: Final = 5.0
 """What a keeper may take beyond the trial's deadline and the time that killing takes."""
@@ -33,18 +34,20 @@ class Run(msgspec.Struct, frozen=True):
     """A trial's reading, and what could not be cleared away after it."""
 
     reading: Reading[Proof]
-    left: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
 
-def run(trial: Trial, progress: Callable[[StepEvent], None]) -> Run:
-    """Run one trial to its end; an exception here (Ctrl-C) cancels it and waits until all is cleared away.
+def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = None) -> Run:
+    """Run one trial, on what it is given, to its end.
 
-    What could not be cleared away then is a note on that exception.
+    An exception here (Ctrl-C) cancels it and waits until all is cleared away. What could not be cleared away then is
+    a note on that exception.
     """
     token = secrets.token_hex(8)
+    order = child.Order(place=trial.place, deadline_s=trial.deadline_s, token=token, given=given)
     story = _Story(trial)
     try:
-        with _keeper(trial, token, story) as reports:
+        with _keeper(order, story) as reports:
             for event in reports.events(trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
                 story.add(event)
                 if isinstance(event, StepEvent):
@@ -62,18 +65,18 @@ def _left(story: _Story, token: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _keeper(trial: Trial, token: str, story: _Story) -> Iterator[_Reports]:
+def _keeper(order: child.Order, story: _Story) -> Iterator[_Reports]:
     held, lifeline = os.pipe()
     told, tell = os.pipe()
     root = str(Path(warmspare.__file__).parent.parent)
-    arguments = (trial.place, str(trial.deadline_s), token, str(held), str(tell), root)
+    arguments = (msgspec.json.encode(order).decode(), str(held), str(tell), root)
     keeper = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(held, tell),
         start_new_session=True,
-        env={**os.environ, process.TAG: token},
+        env={**os.environ, process.TAG: order.token},
     )
     os.close(held)
     os.close(tell)
