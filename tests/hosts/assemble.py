@@ -42,8 +42,10 @@ def assembled(base: Snapshot, answers: Answers, notes: tuple[str, ...]) -> Snaps
     asked = sorted({place for reading in _read(calls).values() for place in reading.refs})
     calls = tuple(calls[place] for place in asked)
     trial = Absent(cause=Cause.SKIPPED, detail="a synthetic host")
-    readings = _read(calls) | {(fact_name(t.proof), "host"): trial for t in catalogue.trials()}
-    return replace(base, made_at=WHEN, readings=Readings(readings), transcript=calls, notes=("synthetic", *notes))
+    known = _read(calls)
+    for one in catalogue.trials():
+        known |= {(fact_name(one.proof), subject): trial for subject in one.proof.KIND.subjects(Readings(known))}
+    return replace(base, made_at=WHEN, readings=Readings(known), transcript=calls, notes=("synthetic", *notes))
 
 
 def _read(calls: tuple[Call, ...]) -> dict[tuple[str, str], Any]:
