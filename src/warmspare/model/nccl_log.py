@@ -11,10 +11,11 @@ import re
 from typing import Final, NamedTuple
 
 _CHANNEL: Final = re.compile(
-    r"NCCL INFO Channel \d+(?:/\d+)? : \d+\[\w+\] -> \d+\[\w+\] (?:\[\w+\] )?via (?P<via>[^\n]+)"
+    r"NCCL INFO Channel \d+(?:/\d+)? : \d+\[\w+\] -> \d+\[\w+\] (?:\[\w+\] )?via (?P<via>[^\n]+?)(?: comm 0x.*)?$",
+    re.MULTILINE,
 )
 _CHOICE: Final = re.compile(
-    r"NCCL INFO AllReduce: (?P<size>\d+) Bytes -> Algo (?P<algorithm>\w+) proto (?P<protocol>\w+)"
+    r"NCCL INFO (?:AllReduce: +)?(?P<size>\d+) Bytes -> Algo (?P<algorithm>\w+) proto (?P<protocol>\w+)"
 )
 _WARNING: Final = re.compile(r"NCCL WARN (?P<said>[^\n]+)")
 _KINDS: Final = ("P2P", "SHM", "NET", "COLLNET")
@@ -46,7 +47,7 @@ class NcclLog(NamedTuple):
         return ", ".join(self.transports) or None
 
     def algorithm_of(self, size: int) -> str | None:
-        """The algorithm last chosen for `size` bytes; None where NCCL does not say (before 2.24 or so)."""
+        """The algorithm last chosen for `size` bytes; None where NCCL does not say."""
         return next((choice.algorithm for choice in reversed(self.choices) if choice.size == size), None)
 
 

@@ -54,12 +54,6 @@ class Takeover(Proof, frozen=True, kw_only=True):
     takeover_s: Seconds | None = None
 
 
-class NcclAllreduce(Proof, frozen=True, kw_only=True):
-    """A value-checked all-reduce over all GPUs; busbw in GB/s."""
-
-    busbw_gb_per_s: GbPerS | None = None
-
-
 class GpuSuspend(Proof, frozen=True, kw_only=True):
     """A CUDA canary suspended and resumed by the driver, its bytes compared."""
 
