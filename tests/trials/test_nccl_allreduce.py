@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ import msgspec
 import pytest
 
 from standins import NOW, Drivers
+from warmspare.control import process
 from warmspare.host import engine_nccl
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials import nccl_allreduce as module
-from warmspare.trials.api import at_place
+from warmspare.trials.api import Steps, at_place
 from warmspare.trials.given import Gpu, Gpus
 from warmspare.trials.nccl_allreduce import NcclAllreduce
+from warmspare.trials.ranks import RanksProcess
 from warmspare.trials.run import run
 
 DONE = Outcome(kind="done")
@@ -148,6 +151,12 @@ def test_nccls_own_words_are_kept(tried: Try) -> None:
     assert found.contrast == msgspec.structs.replace(found.outcome, step="make communicators, P2P off")
 
 
+def test_what_nccl_warned_of_in_its_log_is_kept(tried: Try) -> None:
+    found = proof(tried("ncclCommInitAll p2p: returns 2", "warned *: gives 28"))
+    assert found.outcome.detail == "ncclCommInitAll; NCCL warned: Error: failed to extend /dev/shm, error 28"
+    assert found.contrast == DONE
+
+
 @pytest.mark.parametrize("call", ["ncclCommInitAll", "ncclGroupEnd", "ncclCommDestroy"])
 def test_a_hang_is_told_at_its_step_and_the_contrast_is_still_tried(tried: Try, call: str) -> None:
     found = proof(tried(f"{call} p2p: hangs", deadline_s=24))
@@ -219,6 +228,15 @@ def test_where_there_is_no_nccl_the_user_is_told_how_to_get_one(tried: Try) -> N
     if engine_nccl.find({"PATH": "", "WARMSPARE_PYTHON": "/nowhere"}):
         pytest.skip("this machine has an NCCL of its own")
     assert tried(nccl=None) == Absent(cause=Cause.SKIPPED, detail=module.NO_LIBRARY)
+
+
+def test_the_environment_is_handed_on_whole_and_only_added_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NCCL_NVLS_ENABLE", "0")
+    with RanksProcess(Steps(lambda _: None, tmp_path, 100), {"NCCL_P2P_DISABLE": "1"}):
+        (child,) = process.children(os.getpid())
+        told = dict(entry.split(b"=", 1) for entry in Path(f"/proc/{child}/environ").read_bytes().split(b"\0") if entry)
+    assert told == {**os.environb, b"NCCL_P2P_DISABLE": b"1"}
+    assert process.children(os.getpid()) == []
 
 
 def test_a_slow_transport_gets_fewer_rounds_and_no_larger_size(tried: Try) -> None:

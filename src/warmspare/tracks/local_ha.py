@@ -133,8 +133,8 @@ def every_pair_copies(copies: Each[Both[PeerCopy]]) -> Finding:
     return met(EVERY)
 
 
-RIGHT = "all-reduce right on {ranks} GPUs, {busbw:.0f} GB/s busbw by {transport} (NCCL {version})"
-CONTRAST = "; {contrast:.0f} by {contrast_transport} with P2P off"
+RIGHT = "all-reduce right on {ranks} GPUs, {busbw} GB/s busbw by {transport} (NCCL {version})"
+CONTRAST = "; {contrast} by {contrast_transport} with P2P off"
 ONLY_P2P = "; with P2P off it does not work"
 ONLY_WITHOUT = "{kind} at {step} ({code}): {detail}; with P2P off NCCL works, by {contrast_transport}"
 
@@ -153,7 +153,7 @@ def allreduce_is_right(proof: NcclAllreduce) -> Finding:
         return unmet(ONLY_WITHOUT, remedy="nccl-without-p2p", **values)
     values = {
         "ranks": proof.ranks,
-        "busbw": proof.busbw_gb_per_s,
+        "busbw": _rounded(proof.busbw_gb_per_s),
         "transport": proof.transport,
         "version": proof.version,
     }
@@ -161,8 +161,12 @@ def allreduce_is_right(proof: NcclAllreduce) -> Finding:
         return met(RIGHT, **values)
     if not works_without:
         return met(RIGHT + ONLY_P2P, **values)
-    contrast = {"contrast": proof.contrast_busbw_gb_per_s, "contrast_transport": proof.contrast_transport}
+    contrast = {"contrast": _rounded(proof.contrast_busbw_gb_per_s), "contrast_transport": proof.contrast_transport}
     return met(RIGHT + CONTRAST, **values, **contrast)
+
+
+def _rounded(gb_per_s: float | None) -> int | None:
+    return None if gb_per_s is None else round(gb_per_s)
 
 
 WSL2_P2P = "no published run shows peer access inside WSL2 (an unproven negative: a trial may overturn it)"

@@ -132,6 +132,14 @@ def _try(steps: Steps, given: Gpus, library: str, variant: Variant) -> None:
         variant.outcome = failed.outcome
     texts = (path.read_text("utf-8", "replace") for path in sorted(steps.scratch.glob(f"{logs}.*.log")))
     variant.log = nccl_log.read("\n".join(texts))
+    variant.outcome = _explained(variant.outcome, variant.log.warnings)
+
+
+def _explained(outcome: Outcome, warnings: tuple[str, ...]) -> Outcome:
+    """With what NCCL warned of last, where it failed and did not say so itself: /dev/shm too small, an old driver."""
+    if outcome.kind == "done" or not warnings or warnings[-1][:100] in outcome.detail:
+        return outcome
+    return msgspec.structs.replace(outcome, detail=f"{outcome.detail}; NCCL warned: {warnings[-1]}"[:300])
 
 
 def _carry_out(ranks: RanksProcess, about: tuple[str, list[tuple[str, str]]], variant: Variant) -> None:
