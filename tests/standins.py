@@ -43,23 +43,26 @@ class Drivers:
         self._folder = folder
         self._compiler = compiler or next(iter(compilers().values()))
 
-    def world(self, name: str, *plan: str, nvml: int | None = NOW, cuda: int | None = NOW) -> dict[str, str]:
+    def world(
+        self, name: str, *plan: str, nvml: int | None = NOW, cuda: int | None = NOW, nccl: int | None = None
+    ) -> dict[str, str]:
         """A folder with the libraries of these drivers (None: not there) and a plan; the environment to find them."""
         folder = self._folder / name
         folder.mkdir()
-        for library, major in (("libnvidia-ml", nvml), ("libcuda", cuda)):
+        for library, major in (("libnvidia-ml.so.1", nvml), ("libcuda.so.1", cuda), ("libnccl.so.2", nccl)):
             if major is not None:
-                (folder / f"{library}.so.1").symlink_to(self._built(library, major))
+                (folder / library).symlink_to(self._built(library, major))
         (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
         return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))}
 
-    def _built(self, library: str, major: int) -> Path:
+    def _built(self, soname: str, major: int) -> Path:
+        library = soname.partition(".")[0]
         file = self._folder / "built" / f"{library}.so.{VERSION.format(major=major)}"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             what = (
                 f"-DMAJOR={major}",
-                f"-Wl,-soname,{library}.so.1",
+                f"-Wl,-soname,{soname}",
                 "-o",
                 str(file),
                 str(SOURCES / f"{library}.c"),

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from warmspare.host import experiments
+from warmspare.host import engine_nccl, experiments
 from warmspare.host.experiments import _distributions, _elf, _loader, _python
 
 Look = Callable[..., dict[str, Any]]
@@ -221,6 +221,30 @@ def test_ld_preload_and_vllms_own_variable(look: Look, site: Path, python: Path,
     assert answer["vllm_nccl_path"] == "there"
     assert [found["place"] for found in answer["nccl_libraries"]] == ["python_package", "vllm_nccl_so_path"]
     assert look(WARMSPARE_PYTHON=python, VLLM_NCCL_SO_PATH="/nowhere")["vllm_nccl_path"] == "not_there"
+
+
+def test_who_loads_it_is_told_the_file_itself(look: Look, site: Path, python: Path, tmp_path: Path) -> None:
+    def found(**variables: str | Path) -> engine_nccl.EngineNccl | None:
+        look(WARMSPARE_PYTHON=python, **variables)
+        return engine_nccl.find(os.environ)
+
+    assert found() is None
+    of_system = nccl(tmp_path / "system")
+    libraries = {"LD_LIBRARY_PATH": tmp_path / "system"}
+    assert found(**libraries) == (str(of_system), f"…/{NCCL}")
+    torch(site, rpath=WHEEL)
+    nccl(site / "nvidia/nccl/lib")
+    of_torch = found(**libraries)
+    assert of_torch
+    assert Path(of_torch.path).samefile(site / "nvidia/nccl/lib" / NCCL)
+    assert of_torch.shown == f"site-packages/nvidia/nccl/lib/{NCCL}"
+    named = found(**libraries, VLLM_NCCL_SO_PATH="/nowhere/libnccl.so.2")
+    assert named == ("/nowhere/libnccl.so.2", f"…/{NCCL}")
+    torch(site)
+    put(site / "torch/__init__.py", "def _load_global_deps():\n    _preload_cuda_deps()\n")
+    either = found(**libraries)  # torch looks among its wheels first
+    assert either
+    assert either.shown == f"site-packages/nvidia/nccl/lib/{NCCL}"
 
 
 @pytest.mark.parametrize(("said", "pins"), [("1", True), ("true", True), ("True", True), ("0", False), ("", False)])

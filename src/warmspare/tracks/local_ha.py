@@ -48,7 +48,8 @@ from warmspare.tracks.peer_requirements import (
     way_between_gpus_is_known,
 )
 from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, not_under_wsl2, platform_is_named
-from warmspare.trials.awaited import NcclAllreduce, Takeover
+from warmspare.trials.awaited import Takeover
+from warmspare.trials.nccl_allreduce import NcclAllreduce
 
 TWO = "{count} GPUs: {pairs} pairs"
 ONE_ONLY = "a peer that takes over is a second GPU, and this machine has {count}"
@@ -76,15 +77,40 @@ def takeover_is_whole(proof: Takeover) -> Finding:
     return broken(proof) or met(TAKEN_OVER, takeover_s=proof.takeover_s)
 
 
-RIGHT = "all-reduce right, {busbw:.0f} GB/s busbw"
+RIGHT = "all-reduce right on {ranks} GPUs, {busbw} GB/s busbw by {transport} (NCCL {version})"
+CONTRAST = "; {contrast} by {contrast_transport} with P2P off"
+ONLY_P2P = "; with P2P off it does not work"
+ONLY_WITHOUT = "{kind} at {step} ({code}): {detail}; with P2P off NCCL works, by {contrast_transport}"
 
 
 def allreduce_is_right(proof: NcclAllreduce) -> Finding:
     """An engine spread over GPUs talks through NCCL; its sums are checked, not only its speed.
 
+    Remedy: nccl-without-p2p
     Source: NVIDIA/nccl-tests counts wrong values likewise; measured: 329 GB/s busbw on two H200s.
     """
-    return broken(proof) or met(RIGHT, busbw=proof.busbw_gb_per_s)
+    works_without = proof.contrast is not None and proof.contrast.kind == "done"
+    if failed := broken(proof):
+        if not works_without:
+            return failed
+        values = {**failed.values, "contrast_transport": proof.contrast_transport}
+        return unmet(ONLY_WITHOUT, remedy="nccl-without-p2p", **values)
+    values = {
+        "ranks": proof.ranks,
+        "busbw": _rounded(proof.busbw_gb_per_s),
+        "transport": proof.transport,
+        "version": proof.version,
+    }
+    if proof.contrast is None:
+        return met(RIGHT, **values)
+    if not works_without:
+        return met(RIGHT + ONLY_P2P, **values)
+    contrast = {"contrast": _rounded(proof.contrast_busbw_gb_per_s), "contrast_transport": proof.contrast_transport}
+    return met(RIGHT + CONTRAST, **values, **contrast)
+
+
+def _rounded(gb_per_s: float | None) -> int | None:
+    return None if gb_per_s is None else round(gb_per_s)
 
 
 WSL2_P2P = "no published run shows peer access inside WSL2 (an unproven negative: a trial may overturn it)"

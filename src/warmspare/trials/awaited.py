@@ -6,7 +6,7 @@ that recordings and requirements can speak of it.
 
 from __future__ import annotations
 
-from warmspare.model.facts import Count, GbPerS, Proof, Seconds
+from warmspare.model.facts import Count, Proof, Seconds
 
 
 class CudaCompute(Proof, frozen=True, kw_only=True):
@@ -33,12 +33,6 @@ class Takeover(Proof, frozen=True, kw_only=True):
     """The owner of a replicated buffer is killed; a whole, verified version is read on the peer."""
 
     takeover_s: Seconds | None = None
-
-
-class NcclAllreduce(Proof, frozen=True, kw_only=True):
-    """A value-checked all-reduce over all GPUs; busbw in GB/s."""
-
-    busbw_gb_per_s: GbPerS | None = None
 
 
 class GpuSuspend(Proof, frozen=True, kw_only=True):
