@@ -90,11 +90,11 @@ class Agent:
         except FileNotFoundError:
             return ""
 
-    def end(self) -> None:
-        """End the process, and wait until it is gone."""
-        self._process.kill()
-        self._process.communicate()
+    def end(self) -> int:
+        """Give no more orders, and wait until the process is gone: its exit status."""
         self._answers.close()
+        self._process.communicate()
+        return self._process.returncode
 
     def _died(self) -> None:
         status = self._process.wait()

@@ -15,7 +15,7 @@ import importlib.util
 import json
 import os
 import time
-from typing import Any, Dict, Final, Optional, TextIO  # noqa: UP035 # evaluated by Python 3.10 as well
+from typing import Any, Final, TextIO
 
 from warmspare.control.cuda import Buffer, Context, Driver
 from warmspare.control.kernels import POISON, WORD_BYTES, Kernels
@@ -28,7 +28,7 @@ VRAM: Final = "VRAM"
 ENOUGH_S: Final = 4.0
 """A measurement that has taken this long is broken off after the transfer that is running."""
 
-Answer = Dict[str, Any]  # noqa: UP006 # evaluated by Python 3.10 as well
+Answer = dict[str, Any]
 
 
 class Agent:
@@ -119,7 +119,7 @@ class Agent:
         return {"wrong": found.wrong, "at": at, "poison": held == POISON.to_bytes(WORD_BYTES // 2, "little") * 2}
 
 
-def _version(package: str) -> Optional[str]:  # noqa: UP045 # evaluated by Python 3.10 as well
+def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -86,8 +86,6 @@ def nixl_transfer(steps: Steps, given: Gpus) -> NixlTransfer:
     )
     written = _moved(steps, "WRITE", source, (source, target), size)
     read = _moved(steps, "READ", target, (source, target), size)
-    for agent in agents:
-        agent.end()
     slower = min(written.gb_per_s, read.gb_per_s)
     return NixlTransfer(
         outcome=Outcome(kind="done"),
