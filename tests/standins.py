@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,13 @@ def compilers() -> dict[str, list[str]]:
     if importlib.util.find_spec("ziglang"):
         found["zig"] = [sys.executable, "-m", "ziglang", "cc"]
     return found
+
+
+def gpu_ids() -> tuple[str, ...]:
+    """The UUIDs of the GPUs that the stand-ins show."""
+    listed = re.search(r"UUIDS\[GPUS\] = \{(.*?)\}", (SOURCES / "standin.h").read_text(), re.DOTALL)
+    assert listed
+    return tuple(f"GPU-{uuid}" for uuid in re.findall(r'"([0-9a-f-]{36})"', listed[1]))
 
 
 class Drivers:

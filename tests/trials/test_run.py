@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import pytest
@@ -38,6 +39,11 @@ def trial(name: str) -> Trial:
     return at_place(f"{tiny_trials.__name__}:{name}")
 
 
+REFUSED: Final = Outcome(
+    kind="refused", step="pull", code="217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", detail="cuCtxEnablePeerAccess"
+)
+
+
 def tried(name: str, told: list[StepEvent] | None = None) -> Run:
     return run(trial(name), (told if told is not None else []).append)
 
@@ -62,6 +68,8 @@ def tried(name: str, told: list[StepEvent] | None = None) -> Run:
             "raises_what_the_system_said",
             Outcome(kind="died", step="pull", code="ENOSPC", detail="[Errno 28] No space left on device"),
         ),
+        ("is_refused", REFUSED),
+        ("is_refused_between", REFUSED),
         ("leaves_a_daemon", Outcome(kind="done")),
         ("is_loud", Outcome(kind="done")),
     ],
@@ -81,6 +89,11 @@ def test_after_a_lever_every_end_is_an_outcome(corner: Corner, name: str, outcom
         ("not_tried", Cause.SKIPPED, "the GPU is busy"),
         ("hangs_early", Cause.TIMEOUT, "hung at get set, before any lever was pulled"),
         ("dies_early", Cause.CRASHED, "died at get set, before any lever was pulled"),
+        (
+            "is_refused_early",
+            Cause.CRASHED,
+            "cuCtxEnablePeerAccess: 217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
+        ),
         ("raises_early", Cause.CRASHED, "RuntimeError: no such luck"),
         ("no_proof", Cause.INVALID, "not a proof: Expected `str`, got `int` - at `$.seen[0]`"),
     ],
@@ -90,6 +103,14 @@ def test_before_a_lever_and_without_a_proof_there_is_no_fact(
 ) -> None:
     assert tried(name) == Run(Absent(cause=cause, detail=detail), ())
     assert corner.left() == {}
+
+
+@pytest.mark.usefixtures("corner")
+def test_a_trial_gets_what_it_is_given() -> None:
+    things = tiny_trials.Things(("a GPU", "its peer → there"))
+    reading = run(trial("takes"), lambda _: None, things).reading
+    assert isinstance(reading, Known)
+    assert reading.value == Tiny(outcome=Outcome(kind="done"), seen=things.names)
 
 
 @pytest.mark.usefixtures("corner")

@@ -11,6 +11,9 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
+from warmspare.control.lever import LeverRefused
 from warmspare.model.facts import Cause, Outcome, Proof
 from warmspare.trials.api import NotTried, Steps, trial
 
@@ -22,6 +25,7 @@ class Tiny(Proof, frozen=True, kw_only=True):
 
 
 DONE = Outcome(kind="done")
+REFUSED = ("217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", "cuCtxEnablePeerAccess")
 
 
 def nothing() -> None:
@@ -221,3 +225,38 @@ def is_loud(steps: Steps) -> Tiny:
     steps("pull", subprocess.run, [sys.executable, "-c", code], check=True)
     os.write(2, b"x" * 4_000_000)
     return Tiny(outcome=DONE, seen=("y" * 60_000,) * 20)
+
+
+def refuse() -> NoReturn:
+    """A step that the driver refuses."""
+    raise LeverRefused(*REFUSED)
+
+
+@trial(deadline=30, touches="nothing")
+def is_refused(steps: Steps) -> Tiny:
+    steps("pull", refuse)
+    return Tiny(outcome=DONE)
+
+
+@trial(deadline=30, touches="nothing")
+def is_refused_early(steps: Steps) -> Tiny:
+    steps.prepare("get ready", refuse)
+    return Tiny(outcome=DONE)
+
+
+@trial(deadline=30, touches="nothing")
+def is_refused_between(steps: Steps) -> Tiny:
+    steps("pull", nothing)
+    refuse()
+
+
+class Things(msgspec.Struct, frozen=True):
+    """What a trial may be given."""
+
+    names: tuple[str, ...]
+
+
+@trial(deadline=30, touches="nothing")
+def takes(steps: Steps, things: Things) -> Tiny:
+    steps("pull", nothing)
+    return Tiny(outcome=DONE, seen=things.names)

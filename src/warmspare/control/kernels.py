@@ -21,6 +21,10 @@ _MIX: Final = """shr.u64 %mixed, {x}, 30; xor.b64 {x}, {x}, %mixed; mul.lo.u64 {
     shr.u64 %mixed, {x}, 27; xor.b64 {x}, {x}, %mixed; mul.lo.u64 {x}, {x}, 0x94d049bb133111eb;
     shr.u64 %mixed, {x}, 31; xor.b64 {x}, {x}, %mixed;"""
 _WORD: Final = "add.u64 {w}, {i}, 1; mad.lo.u64 {w}, {w}, 0x9e3779b97f4a7c15, {seed};\n    "
+_HALVE: Final = """mov.b64 {{%low, %high}}, {s};
+    shfl.sync.down.b32 %low, %low, {by}, 31, 0xffffffff; shfl.sync.down.b32 %high, %high, {by}, 31, 0xffffffff;
+    mov.b64 %part, {{%low, %high}};
+    add.u64 {s}, {s}, %part;"""
 _EACH: Final = """.reg .u64 %i, %count, %stride, %byte, %mixed;
     .reg .u32 %block, %threads, %thread;
     .reg .pred %over;
@@ -52,7 +56,13 @@ def ptx() -> str:
     body = _AT.sub(_addressed, body)
     body = re.sub(r"word (%\w+) (%\w+) (%\w+)!", lambda m: (_WORD + _MIX.replace("{x}", "{w}")).format(
         w=m[1], seed=m[2], i=m[3]), body)  # fmt: skip
+    body = re.sub(r"warpsum (%\w+)!", lambda m: _warpsum(m[1]), body)
     return f"{head}{mark}{body.replace('each!', _EACH).replace('next!', _NEXT)}"
+
+
+def _warpsum(name: str) -> str:
+    halves = "\n    ".join(_HALVE.format(s=name, by=by) for by in (16, 8, 4, 2, 1))
+    return f".reg .u32 %low, %high;\n    .reg .u64 %part;\n    {halves}"
 
 
 def _addressed(found: re.Match[str]) -> str:

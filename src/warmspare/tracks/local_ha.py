@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from warmspare.model.facts import Both
-from warmspare.model.findings import Finding, met, undecided, unmet
-from warmspare.model.requirements import Each, Some
+from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.gpus import Gpus
 from warmspare.probes.platform import Platform
+from warmspare.tracks.copy_requirements import (
+    every_pair_copies,
+    path_is_nvlink,
+    peer_copy_arrives,
+    peer_speed_is_known,
+    peers_write_at_once,
+)
 from warmspare.tracks.cuda_requirements import gpu_lets_network_cards_in
 from warmspare.tracks.driver_requirements import cuda_initialises
 from warmspare.tracks.engine_requirements import (
@@ -44,7 +49,6 @@ from warmspare.tracks.peer_requirements import (
 )
 from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, not_under_wsl2, platform_is_named
 from warmspare.trials.awaited import NcclAllreduce, Takeover
-from warmspare.trials.peer_copy import PeerCopy
 
 TWO = "{count} GPUs: {pairs} pairs"
 ONE_ONLY = "a peer that takes over is a second GPU, and this machine has {count}"
@@ -61,31 +65,6 @@ def two_gpus_are_there(gpus: Gpus) -> Finding:
     return met(TWO, count=gpus.count, pairs=gpus.count * (gpus.count - 1) // 2)
 
 
-ARRIVED = "bytes arrived both ways by peer access ({path}, {gb_per_s:.0f} GB/s)"
-STAGED = "bytes arrived only staged through the host: multi-GPU works, taking over at link speed does not"
-
-
-def _not_by_peer_access(copies: Both[PeerCopy]) -> Finding | None:
-    for copy in (copies.there, copies.back):
-        if failed := broken(copy):
-            return failed
-        if not copy.peer_access or copy.path == "staged":
-            return unmet(STAGED, remedy="allow-p2p")
-    return None
-
-
-def peer_copy_arrives(copies: Some[Both[PeerCopy]]) -> Finding:
-    """A copy that "succeeds" may be staged through the host, or not arrive at all: the destination checks.
-
-    Remedy: allow-p2p
-    Source: NVIDIA/nccl#2335 (mirror), NVIDIA/open-gpu-kernel-modules#1257 (silent corruption).
-    """
-    if failed := _not_by_peer_access(copies):
-        return failed
-    slowest = min(copies.there.gb_per_s or 0.0, copies.back.gb_per_s or 0.0)
-    return met(ARRIVED, path=copies.there.path, gb_per_s=slowest)
-
-
 TAKEN_OVER = "a whole version was read {takeover_s:.3f} s after the owner was killed"
 
 
@@ -95,42 +74,6 @@ def takeover_is_whole(proof: Takeover) -> Finding:
     Source: the trial kills the owner and checks every byte on the peer.
     """
     return broken(proof) or met(TAKEN_OVER, takeover_s=proof.takeover_s)
-
-
-BY_NVLINK = "NVLink, {gb_per_s:.0f} GB/s one way"
-BY_OTHER = "the path is {path}, not NVLink"
-NO_PATH = "the copy does not say by which path it went"
-
-
-def path_is_nvlink(copies: Some[Both[PeerCopy]]) -> Finding:
-    """NVLink is what makes keeping a second copy cheap; PCIe peer access works, and is slower.
-
-    Remedy: add-nvlink-bridge
-    Source: measured: 394.6 GB/s one way between two H200s; PCIe 5 x16 can carry 63.
-    """
-    for copy in (copies.there, copies.back):
-        if failed := broken(copy):
-            return failed
-    slower = min((copies.there, copies.back), key=lambda copy: copy.gb_per_s or 0.0)
-    if other := next((c.path for c in (copies.there, copies.back) if c.path != "nvlink"), None):
-        return unmet(BY_OTHER, path=other, remedy="add-nvlink-bridge")
-    if slower.path is None:
-        return undecided(NO_PATH)
-    return met(BY_NVLINK, gb_per_s=slower.gb_per_s)
-
-
-EVERY = "every pair copies"
-
-
-def every_pair_copies(copies: Each[Both[PeerCopy]]) -> Finding:
-    """One bad pair is a peer that must not be chosen: per-port state lies, so each pair is tried.
-
-    Remedy: allow-p2p
-    Source: ggml-org/llama.cpp#2470; leptonai/gpud asks pair by pair for the same reason.
-    """
-    if failed := _not_by_peer_access(copies):
-        return failed
-    return met(EVERY)
 
 
 RIGHT = "all-reduce right, {busbw:.0f} GB/s busbw"
@@ -186,6 +129,7 @@ TRACK = Track(
         Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
         Layer.KERNEL: [gpudirect_is_possible],
         Layer.DRIVER: [gpu_lets_network_cards_in],
+        Layer.PROOF: [peer_speed_is_known, peers_write_at_once],
         Layer.ENGINE: [engine_python_is_known, nccl_copies_are_known, nixl_is_there, ucx_is_known],
     },
     expects={

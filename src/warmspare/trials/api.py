@@ -111,7 +111,7 @@ class Steps:
         self.scratch, self.patience_s = scratch, deadline_s / 4
         self.took_s: dict[str, float] = {}
         self.current: str | None = None
-        self.in_lever = False
+        self.in_lever = self.pulled = False
 
     def __call__(self, name: str, lever: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
         """Pull a lever: from here on a failure is an outcome of the thing under test."""
@@ -122,7 +122,7 @@ class Steps:
         return self._run(name, False, action, *args, **kwargs)  # noqa: FBT003 # private, named below
 
     def _run(self, name: str, lever: bool, action: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:  # noqa: FBT001
-        self.current, self.in_lever = name, lever
+        self.current, self.in_lever, self.pulled = name, lever, self.pulled or lever
         self._tell(StepEvent(name=name, lever=lever))
         started = time.monotonic()
         result = action(*args, **kwargs)

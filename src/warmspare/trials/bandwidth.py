@@ -11,7 +11,7 @@ from warmspare.control.cuda import Event, Stream
 SAMPLES: Final = 5
 SAMPLE_S: Final = 0.03
 """What one sample should take: long against starting work (microseconds), short against a trial."""
-MOST: Final = 256
+MOST: Final = 64
 
 
 class Speed(NamedTuple):

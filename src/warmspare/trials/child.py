@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from warmspare.control import process
+from warmspare.control.lever import LeverRefused
 from warmspare.model.facts import Cause
 from warmspare.trials.api import (
     AbsentEvent,
@@ -180,9 +181,10 @@ def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
     except LeverFailed as failed:
         proof = trial.proof(outcome=failed.outcome)
     except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
-        if not steps.in_lever:
-            known = isinstance(error, NotTried)
-            detail = str(error) if known else f"{type(error).__name__}: {error}"[:300]
+        # What a driver refuses between two levers is still a consequence of the first; our own exception is not.
+        if not (steps.in_lever or (steps.pulled and isinstance(error, LeverRefused))):
+            known = isinstance(error, NotTried | LeverRefused)
+            detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
             return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
         proof = trial.proof(outcome=steps.broke(error))
     return ProofEvent(proof=msgspec.to_builtins(proof))

@@ -1,0 +1,102 @@
+"""What trials on GPUs are given by the readings of a host, and which GPUs are left alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from msgspec.structs import replace
+
+from warmspare import catalogue
+from warmspare.model.facts import Cause, Fact, Known, Outcome, Readings, Standing, fact_name
+from warmspare.model.snapshot import Reader
+from warmspare.probes.gpu import GpuMemory, GpuProcesses, PcieLink
+from warmspare.trials.api import NotTried
+from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, in_the_way
+from warmspare.trials.peer_copy import PeerCopy
+from warmspare.trials.peer_gather import Hub
+
+HOSTS: Final = Path(__file__).parent.parent / "hosts"
+READER: Final = Reader(catalogue.facts())
+PAIR: Final = "gpu0→gpu1"
+DONE: Final = Outcome(kind="done")
+COPIED: Final = PeerCopy(outcome=DONE, peer_access=True, path="nvlink", gb_per_s=394.0)
+
+
+def host(name: str) -> Readings:
+    return READER.read((HOSTS / f"{name}.json").read_bytes()).readings
+
+
+def plus(readings: Readings, fact: Fact, *subjects: str) -> Readings:
+    known = Known(value=fact, standing=Standing.TRIED, at=datetime(2026, 11, 22, tzinfo=UTC))
+    return readings.plus({(fact_name(type(fact)), subject): known for subject in subjects})
+
+
+def changed(readings: Readings, fact: type[Fact], subject: str, **fields: Any) -> Readings:  # noqa: ANN401 # a fact's own
+    reading = readings.get(fact, subject)
+    assert isinstance(reading, Known)
+    return plus(readings, replace(reading.value, **fields), subject)
+
+
+def test_a_pair_comes_with_what_its_links_can_carry() -> None:
+    pair = Pair.of(host("h200-x2"), PAIR)
+    assert [gpu.subject for gpu in pair.gpus] == ["gpu0", "gpu1"]
+    assert (pair.nvlinks, pair.nvlink_gb_per_s) == (18, 478.116)
+    assert pair.pcie_gb_per_s == pytest.approx(63.0, abs=0.1)
+
+
+def test_what_nobody_told_is_not_known() -> None:
+    readings = host("h200-x2").without((fact_name(PcieLink), "gpu1")).without(("pair_topology", PAIR))
+    pair = Pair.of(readings, PAIR)
+    assert (pair.nvlinks, pair.nvlink_gb_per_s, pair.pcie_gb_per_s) == (None, None, None)
+    without_links = Pair.of(host("synthetic-geforce-pair-gns"), PAIR)
+    assert (without_links.nvlinks, without_links.nvlink_gb_per_s) == (0, None)
+
+
+def test_all_gpus_of_a_host_or_the_reason_why_not() -> None:
+    assert [gpu.subject for gpu in Gpus.of(host("h200-x4"), "host").gpus] == ["gpu0", "gpu1", "gpu2", "gpu3"]
+    with pytest.raises(NotTried) as reason:
+        Gpus.of(host("vm-container-no-gpu"), "host")
+    assert reason.value.cause is Cause.SKIPPED
+
+
+def test_all_to_one_takes_those_that_were_seen_to_copy() -> None:
+    readings = plus(host("h200-x4"), COPIED, "gpu1→gpu0", "gpu2→gpu0")
+    readings = plus(readings, replace(COPIED, peer_access=False, path="staged"), "gpu3→gpu0")
+    hub = Hub.of(readings, "gpu0")
+    assert (hub.target.subject, [peer.subject for peer in hub.peers]) == ("gpu0", ["gpu1", "gpu2"])
+    with pytest.raises(NotTried, match="0 of its peers"):
+        Hub.of(readings, "gpu1")
+
+
+@pytest.mark.parametrize(
+    ("processes", "used_mib", "reason"),
+    [
+        ({"compute": 0, "graphics": 2, "mps": None}, 700, None),  # a desktop
+        ({"compute": 1, "graphics": 0, "mps": None}, 0, "gpu1 is in use by 1 process"),
+        ({"compute": 0, "graphics": 0, "mps": 3}, 0, "gpu1 is in use by 3 processes"),
+        ({"compute": None, "graphics": None, "mps": None}, BUSY_MIB + 1, f"gpu1 has {BUSY_MIB + 1} MiB in use"),
+        ({"compute": None, "graphics": None, "mps": None}, None, None),
+    ],
+)
+def test_a_gpu_that_somebody_is_at_work_on_is_left_alone(
+    processes: dict[str, Any], used_mib: int | None, reason: str | None
+) -> None:
+    readings = changed(host("h200-x2"), GpuProcesses, "gpu1", **processes)
+    readings = changed(readings, GpuMemory, "gpu1", used_mib=used_mib)
+    said = in_the_way(readings, Pair.of(readings, PAIR), busy_ok=False)
+    assert said == (reason and f"{reason}: --busy-ok tries it all the same")
+    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) is None
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=False) is None  # the other is not concerned
+
+
+def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
+    class Stuck(PeerCopy, frozen=True, kw_only=True):
+        """A proof about one GPU."""
+
+    stuck = Stuck(outcome=Outcome(kind="hung", step="copy"))
+    readings = plus(host("h200-x2"), stuck, "gpu1")
+    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) == "stuck hung on gpu1"
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=True) is None
