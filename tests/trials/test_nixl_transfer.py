@@ -13,10 +13,11 @@ import pytest
 
 from leftovers import Corner
 from standins import Drivers
+from warmspare.host.experiments import _python
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials.api import at_place
 from warmspare.trials.given import Gpu, Gpus
-from warmspare.trials.nixl_transfer import NixlTransfer
+from warmspare.trials.nixl_transfer import NAMED, NixlTransfer
 from warmspare.trials.run import run
 
 TRIAL = at_place("warmspare.trials.nixl_transfer:nixl_transfer")
@@ -162,7 +163,11 @@ def absence(reading: Reading) -> tuple[Cause, str]:
 def test_without_nixl_it_is_not_tried_and_says_where_to_put_it(attempt: Try, tmp_path: Path) -> None:
     cause, detail = absence(attempt(folder=tmp_path / "nothing"))
     assert cause is Cause.SKIPPED
-    assert detail == f"NIXL is not installed in the engine's Python ({sys.executable}): pip install nixl there"
+    assert detail == "NIXL is not installed in the engine's Python, named by WARMSPARE_PYTHON: pip install nixl there"
+
+
+def test_each_way_to_find_the_engines_python_has_its_words() -> None:
+    assert {named_by for named_by, _ in _python._programs({"WARMSPARE_PYTHON": "x", "VIRTUAL_ENV": "x"})} == set(NAMED)  # noqa: SLF001
 
 
 def test_with_one_gpu_it_is_not_tried(attempt: Try) -> None:

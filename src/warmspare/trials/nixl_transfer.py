@@ -22,7 +22,14 @@ TIMES: Final = 8
 FASTER: Final = 1.1
 """Faster than a PCIe link can carry by this factor is no PCIe."""
 BLIND: Final = "the check kernel did not see a planted fault"
-MISSING: Final = "NIXL is not installed in the engine's Python ({program}): pip install nixl there"
+MISSING: Final = "NIXL is not installed in the engine's Python, {named}: pip install nixl there"
+NAMED: Final = {
+    "warmspare_python": "named by WARMSPARE_PYTHON",
+    "vllm_program": "that of the program vllm",
+    "virtual_env": "that of VIRTUAL_ENV",
+    "search_path": "the first in PATH",
+    "own_python": "our own",
+}
 ONE_GPU: Final = "NIXL is tried between two GPUs, and there is one"
 
 
@@ -71,10 +78,10 @@ def nixl_transfer(steps: Steps, given: Gpus) -> NixlTransfer:
     """Poison, WRITE from the first GPU, check on the second; poison, READ into the second, check there."""
     pair = _pair(given)
     python = _engine_python()
-    agents = steps.prepare("start two processes", _start, python, steps)
+    agents = steps.prepare("start two processes", _start, python.program, steps)
     found = steps.prepare("look for NIXL", agents[1].ask, "look")
     if found["package"] is None:
-        raise NotTried(Cause.SKIPPED, MISSING.format(program=python))
+        raise NotTried(Cause.SKIPPED, MISSING.format(named=NAMED[python.named_by]))
     size = steps.prepare("make contexts", _open, agents, pair)
     steps.prepare("plant a fault", _see_faults, agents, size)
 
@@ -108,14 +115,14 @@ def _pair(given: Gpus) -> Pair:
     return Pair(source=given.gpus[0], target=given.gpus[1], nvlinks=None)
 
 
-def _engine_python() -> str:
+def _engine_python() -> _python.Python:
     try:
         python = _python.find(os.environ)
     except _python.FailedError as error:
         raise NotTried(Cause(error.cause), f"the engine's Python: {error}") from None
     if python is None:
         raise NotTried(Cause.SKIPPED, "there is no Python where WARMSPARE_PYTHON says")
-    return python.program
+    return python
 
 
 def _start(python: str, steps: Steps) -> tuple[Agent, Agent]:
