@@ -36,6 +36,7 @@ from warmspare.tracks.host_requirements import (
     rdma_is_known,
     shared_memory_is_roomy,
 )
+from warmspare.tracks.nixl_requirements import nixl_moves_state
 from warmspare.tracks.peer_requirements import (
     a_pair_is_joined_by_nvlink,
     driver_grants_peer_access,
@@ -155,7 +156,7 @@ TRACK = Track(
         Layer.PLATFORM: [platform_is_named, gpu_access_is_known],
         Layer.KERNEL: [gpudirect_is_possible],
         Layer.DRIVER: [gpu_lets_network_cards_in],
-        Layer.PROOF: [peer_speed_is_known, peers_write_at_once],
+        Layer.PROOF: [peer_speed_is_known, peers_write_at_once, nixl_moves_state],
         Layer.ENGINE: [engine_python_is_known, nccl_copies_are_known, nixl_is_there, ucx_is_known],
     },
     expects={
