@@ -66,13 +66,17 @@ def take(
     chosen = {trial.name for trial in trials}
     left = list(child.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
-        subjects = trial.proof.KIND.subjects(Readings(readings))
-        if trial.name in chosen and subjects:
+        name, subjects = fact_name(trial.proof), trial.proof.KIND.subjects(Readings(readings))
+        if trial.name not in chosen:
+            readings |= {(name, subject): Absent(cause=Cause.SKIPPED, detail=skipped) for subject in subjects}
+            continue
+        about = {subject: _given(trial, subject, Readings(readings), busy_ok) for subject in subjects}
+        if not all(isinstance(given, Absent) for given in about.values()):
             watcher.trying(trial)
-        for subject in subjects:
-            absent = Absent(cause=Cause.SKIPPED, detail=skipped)
-            tried = _try(trial, subject, Readings(readings), watcher, busy_ok) if trial.name in chosen else Run(absent)
-            readings[fact_name(trial.proof), subject] = tried.reading
+        for subject, given in about.items():
+            watcher.about(subject)
+            tried = Run(given) if isinstance(given, Absent) else run(trial, watcher.step, given)
+            readings[name, subject] = tried.reading
             left += tried.left
     snapshot = Snapshot(
         made_by=f"warmspare {__version__}",
@@ -92,18 +96,16 @@ def glance(facts: Collection[type[Fact]], watcher: Watcher) -> Readings:
         return Readings(collect(host, [probe for probe in catalogue.probes() if probe.fact in facts]))
 
 
-def _try(trial: Trial, subject: str, readings: Readings, watcher: Watcher, busy_ok: bool) -> Run:  # noqa: FBT001 # private
-    """One trial on one subject, with what it is given; not where that cannot be had or is in use."""
+def _given(trial: Trial, subject: str, readings: Readings, busy_ok: bool) -> object:  # noqa: FBT001 # private
+    """What a trial is given about one subject; an Absent where that cannot be had or is in use."""
     if trial.given is None:
-        return run(trial, watcher.step)
+        return None
     try:
         given = trial.given.of(readings, subject)
     except NotTried as absent:
-        return Run(Absent(cause=absent.cause, detail=absent.detail))
-    if reason := in_the_way(readings, given, busy_ok=busy_ok):
-        return Run(Absent(cause=Cause.SKIPPED, detail=reason))
-    watcher.about(subject)
-    return run(trial, watcher.step, given)
+        return Absent(cause=absent.cause, detail=absent.detail)
+    reason = in_the_way(readings, given, busy_ok=busy_ok)
+    return Absent(cause=Cause.SKIPPED, detail=reason) if reason else given
 
 
 def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:

@@ -81,7 +81,9 @@ def test_full_runs_every_trial(tool: Tool, tmp_path: Path) -> None:
     ran = tool("check", "--full", "--criu", fake(tmp_path / "criu", REFUSING))
     assert ran.returncode in DESIGNED
     assert [line for line in ran.stderr.splitlines() if line.startswith("trying")] == [
-        f"trying {trial.name}: touches {trial.touches}" for trial in catalogue.trials()
+        f"trying {trial.name}: touches {trial.touches}"
+        for trial in catalogue.trials()
+        if trial.given is None or Path("/proc/driver/nvidia/version").exists()
     ]
 
 
