@@ -42,7 +42,9 @@ def assembled(base: Snapshot, answers: Answers, notes: tuple[str, ...]) -> Snaps
     asked = sorted({place for reading in _read(calls).values() for place in reading.refs})
     calls = tuple(calls[place] for place in asked)
     trial = Absent(cause=Cause.SKIPPED, detail="a synthetic host")
-    readings = _read(calls) | {(fact_name(t.proof), "host"): trial for t in catalogue.trials()}
+    readings = _read(calls)
+    for proof in (t.proof for t in catalogue.trials()):
+        readings |= {(fact_name(proof), subject): trial for subject in proof.KIND.subjects(Readings(readings))}
     return replace(base, made_at=WHEN, readings=Readings(readings), transcript=calls, notes=("synthetic", *notes))
 
 

@@ -12,26 +12,6 @@ from warmspare.model.facts import Count, GbPerS, Kind, Proof, Seconds
 from warmspare.probes.gpus import PAIR
 
 
-class CudaCompute(Proof, frozen=True, kw_only=True):
-    """CUDA initialises, and a kernel's result is right."""
-
-
-class PinnedMemory(Proof, frozen=True, kw_only=True):
-    """How much host memory could be pinned, in MiB."""
-
-    budget_mib: Count | None = None
-
-
-class CudaVmm(Proof, frozen=True, kw_only=True):
-    """Addresses reserved, memory created, mapped, unmapped and mapped again, its content checked."""
-
-
-class ManagedMemory(Proof, frozen=True, kw_only=True):
-    """Managed memory, touched by CPU and GPU at once."""
-
-    concurrent: bool | None = None
-
-
 class HostSpeed(Proof, frozen=True, kw_only=True):
     """CPU and I/O speed, as a fraction of a stored native run of the same machine."""
 
