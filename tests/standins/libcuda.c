@@ -1,19 +1,25 @@
-/* A stand-in for the CUDA driver of the same four H200: it can be initialised and asked, and makes no context.
+/* A stand-in for the CUDA driver of the same four H200, which does on host memory what it is asked to.
 
    Names and numbers: cuda.h of the driver. */
 
-#define LIBRARY "libcuda"
-#include "standin.h"
-
-enum { SUCCESS = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, INVALID_DEVICE = 101 };
-
-static int initialised;
+#include "libcuda.h"
+#include "libcuda_memory.h"
+#include "libcuda_vmm.h"
+#include "libcuda_streams.h"
+#include "libcuda_copies.h"
+#include "libcuda_kernels.h"
 
 int cuInit(unsigned flags)
 {
     int code = fate(&flags, "cuInit");
     initialised = code == SUCCESS;
     return code;
+}
+
+int cuGetErrorName(int code, const char **name)
+{
+    *name = code == MISALIGNED_ADDRESS ? "CUDA_ERROR_MISALIGNED_ADDRESS" : NULL;
+    return *name ? SUCCESS : INVALID_VALUE;
 }
 
 int cuDriverGetVersion(int *version)
@@ -53,6 +59,15 @@ int cuDeviceGetUuid_v2(unsigned char *octets, int device)
     return fate(NULL, "cuDeviceGetUuid_v2 gpu%d", device);
 }
 
+int cuDeviceGetUuid(unsigned char *octets, int device) { return cuDeviceGetUuid_v2(octets, device); }
+
+int cuDeviceGetName(char *text, int size, int device)
+{
+    snprintf(text, size, "NVIDIA H200");
+    int code = refused(device);
+    return code ? code : fate(NULL, "cuDeviceGetName gpu%d", device);
+}
+
 int cuDeviceGetPCIBusId(char *text, int size, int device)
 {
     snprintf(text, size, "0000:00:%02X.0", FIRST_SLOT + device);
@@ -63,6 +78,7 @@ int cuDeviceGetPCIBusId(char *text, int size, int device)
 static int attribute(int which)
 {
     switch (which) {
+    case 16: return 132; /* multiprocessors */
     case 75: return 9; /* compute capability, major */
     case 76: return 0; /* and minor */
     case 88: return 0; /* pageable memory access: no HMM in this VM */
@@ -88,18 +104,76 @@ int cuDeviceGetAttribute(unsigned *value, int which, int device)
     return attribute(which) < 0 ? INVALID_VALUE : fate(value, "cuDeviceGetAttribute gpu%d %d", device, which);
 }
 
-/* What only a trial may call: a survey that does so dies of it. */
+/* --- contexts ----------------------------------------------------------------------------------------------- */
+
+int cuDevicePrimaryCtxRetain(Context **context, int device)
+{
+    int code = refused(device);
+    code = code ? code : lost ? lost : counted("cuDevicePrimaryCtxRetain gpu%d", device);
+    if (code)
+        return code;
+    *context = &contexts[device];
+    contexts[device].retained++;
+    holds(device, 0);
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int device)
+{
+    int code = refused(device);
+    code = code ? code : lost ? lost : counted("cuDevicePrimaryCtxRelease_v2 gpu%d", device);
+    if (code || !contexts[device].retained)
+        return code ? code : INVALID_CONTEXT;
+    if (--contexts[device].retained == 0) {
+        drain(&contexts[device]);
+        abandon(device);
+        memset(contexts[device].peer, 0, sizeof contexts[device].peer);
+    }
+    return lost;
+}
+
+/* One of ours that is retained. */
+static int good(const Context *context)
+{
+    return context >= contexts && context < contexts + GPUS && context->retained;
+}
+
+int cuCtxSetCurrent(Context *context)
+{
+    int code = unfit(0);
+    if (code || (context && !good(context)))
+        return code ? code : INVALID_CONTEXT;
+    current = context;
+    return context ? counted("cuCtxSetCurrent gpu%d", context->gpu) : SUCCESS;
+}
+
+int cuDeviceCanAccessPeer(unsigned *can, int device, int peer)
+{
+    int code = refused(device) ? refused(device) : refused(peer);
+    if (code)
+        return code;
+    *can = device != peer;
+    return lost ? lost : fate(can, "cuDeviceCanAccessPeer gpu%d gpu%d", device, peer);
+}
+
+int cuCtxEnablePeerAccess(Context *peer, unsigned flags)
+{
+    int code = unfit(1);
+    if (code || !good(peer))
+        return code ? code : INVALID_CONTEXT;
+    if (flags || peer == current)
+        return flags ? INVALID_VALUE : INVALID_DEVICE;
+    code = counted("cuCtxEnablePeerAccess gpu%d gpu%d", current->gpu, peer->gpu);
+    if (code || current->peer[peer->gpu] || !can_access(current->gpu, peer->gpu))
+        return code ? code : current->peer[peer->gpu] ? PEER_ACCESS_ALREADY_ENABLED : PEER_ACCESS_UNSUPPORTED;
+    current->peer[peer->gpu] = 1;
+    return SUCCESS;
+}
+
+/* What nothing here calls yet: whoever does so dies of it. */
 #define NEVER(call) \
     int call(void) { return raise(SIGSEGV); }
 
-NEVER(cuMemAddressReserve)
-NEVER(cuMemAddressFree)
-NEVER(cuMemCreate)
-NEVER(cuMemRelease)
-NEVER(cuMemMap)
-NEVER(cuMemUnmap)
-NEVER(cuMemSetAccess)
-NEVER(cuMemGetAllocationGranularity)
 NEVER(cuMemExportToShareableHandle)
 NEVER(cuMemImportFromShareableHandle)
 #if MAJOR >= 570

@@ -142,7 +142,7 @@ typedef struct {
 
 int nvmlDeviceGetMemoryInfo(const Gpu *gpu, Memory *memory)
 {
-    *memory = (Memory){TOTAL, TOTAL - RESERVED, RESERVED};
+    *memory = (Memory){TOTAL, TOTAL - RESERVED - in_use(gpu->n), RESERVED + in_use(gpu->n)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo gpu%d", gpu->n);
 }
 
@@ -154,7 +154,7 @@ typedef struct {
 
 int nvmlDeviceGetMemoryInfo_v2(const Gpu *gpu, MemoryV2 *memory)
 {
-    *memory = (MemoryV2){memory->version, TOTAL, RESERVED, TOTAL - RESERVED, 0};
+    *memory = (MemoryV2){memory->version, TOTAL, RESERVED, TOTAL - RESERVED - in_use(gpu->n), in_use(gpu->n)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo_v2 gpu%d", gpu->n);
 }
 #endif
@@ -183,8 +183,8 @@ int nvmlDeviceGetGpuFabricInfoV(const Gpu *gpu, Fabric *fabric)
 
 /* --- NVLink ----------------------------------------------------------------------------------------------- */
 
-enum { COMMON_SPEED = 90, LINK_COUNT = 91, SPEED = 164, STATE = 165, LINK_VERSION = 166 };
-enum { MB_PER_S = 26562, NVLINK_4 = 6, ACTIVE = 1, SWITCH = 2, UNSIGNED = 1 };
+enum { COMMON_SPEED = 90, LINK_COUNT = 91, SENT_KIB = 138, RECEIVED_KIB = 139, SPEED = 164, STATE = 165, LINK_VERSION = 166 };
+enum { MB_PER_S = 26562, NVLINK_4 = 6, ACTIVE = 1, SWITCH = 2, UNSIGNED = 1, WIDE = 3 };
 
 typedef struct {
     unsigned field, scope;
@@ -211,12 +211,22 @@ static int usual(unsigned field, unsigned *number)
     return NOT_SUPPORTED;
 }
 
+/* What went over all links of a GPU, or over one of them: each carries as much as the others. */
+static int throughput(const Gpu *gpu, Field *field)
+{
+    uint64_t *bytes = state(0) == NULL ? NULL : field->field == SENT_KIB ? state(0)->sent : state(0)->received;
+    field->value.wide = bytes ? bytes[gpu->n] / 1024 / (field->scope < LINKS ? LINKS : 1) : 0;
+    field->type = WIDE;
+    return OK;
+}
+
 int nvmlDeviceGetFieldValues(const Gpu *gpu, int count, Field *fields)
 {
     for (Field *field = fields; field < fields + count; field++) {
         field->value.wide = 0;
         field->type = UNSIGNED;
-        field->code = usual(field->field, &field->value.number);
+        int moves = field->field == SENT_KIB || field->field == RECEIVED_KIB;
+        field->code = moves ? throughput(gpu, field) : usual(field->field, &field->value.number);
         int planned = fate(&field->value.number, "field %u gpu%d link%u", field->field, gpu->n, field->scope);
         field->code = planned ? planned : field->code;
     }

@@ -4,6 +4,7 @@
 
        nvmlDeviceGetUUID gpu2: returns 15     the call gives this error code
        field 165 gpu1 link7: gives 0          it succeeds, with another number
+       copy path gpu0 gpu1: gives 20          the same for a number of the stand-in's own, here GB/s
        *gpu2*: hangs                          whatever is about this GPU never comes back
        cuInit: crashes                        SIGSEGV; `loading libcuda: crashes` as it is loaded
 
@@ -11,11 +12,15 @@
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* MAJOR is the driver's number, 999 unless an old one is stood in for: no real driver has this version. */
@@ -32,14 +37,17 @@ static const char *const UUIDS[GPUS] = {
     "fe9fe092-b6d9-30e0-f53e-c37d6660619d",
 };
 
-static FILE *plan(void)
+enum { PATH = 4096 };
+
+/* The path of a file beside the library. */
+static const char *beside(char path[PATH], const char *name)
 {
     Dl_info info;
-    char path[4096];
     if (!dladdr((void *)&UUIDS, &info))
-        return NULL;
-    snprintf(path, sizeof path, "%.*splan", (int)(strrchr(info.dli_fname, '/') + 1 - info.dli_fname), info.dli_fname);
-    return fopen(path, "r");
+        return "";
+    int folder = (int)(strrchr(info.dli_fname, '/') + 1 - info.dli_fname);
+    snprintf(path, PATH, "%.*s%s", folder, info.dli_fname, name);
+    return path;
 }
 
 /* What the plan has for a call: its code, and perhaps another `number` than the usual one; or no return at all. */
@@ -51,7 +59,8 @@ __attribute__((format(printf, 2, 3))) static int fate(unsigned *number, const ch
     va_start(list, words);
     vsnprintf(asked, sizeof asked, words, list);
     va_end(list);
-    FILE *lines = plan();
+    char path[PATH];
+    FILE *lines = fopen(beside(path, "plan"), "r");
     while (lines && fgets(line, sizeof line, lines)) {
         if (sscanf(line, "%199[^:]: %19s %u", pattern, what, &value) >= 2 && fnmatch(pattern, asked, 0) == 0)
             break;
@@ -66,6 +75,55 @@ __attribute__((format(printf, 2, 3))) static int fate(unsigned *number, const ch
     if (strcmp(what, "gives") == 0 && number)
         *number = value;
     return strcmp(what, "returns") == 0 ? (int)value : 0;
+}
+
+/* --- what the GPUs hold and have sent: the file `state` beside the library, which every process of it maps ------- */
+
+enum { PROCESSES_AT_ONCE = 256 };
+
+typedef struct {
+    uint64_t sent[GPUS], received[GPUS]; /* bytes over NVLink */
+    struct {
+        int pid;
+        uint64_t used[GPUS]; /* bytes of GPU memory */
+    } processes[PROCESSES_AT_ONCE];
+} State;
+
+/* The state, or NULL: it is made by the first process that makes a context, and a survey must find none made. */
+static State *state(int make)
+{
+    static State *mapped;
+    char path[PATH];
+    if (mapped)
+        return mapped;
+    int file = open(beside(path, "state"), O_RDWR | O_CLOEXEC | (make ? O_CREAT : 0), 0600);
+    if (file < 0 || ftruncate(file, sizeof(State)) < 0)
+        return NULL;
+    void *found = mmap(NULL, sizeof(State), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    return mapped = found == MAP_FAILED ? NULL : found;
+}
+
+/* Whether a process still holds its memory: one that ended does not, waited for or not. */
+static int lives(int pid)
+{
+    char path[64], kind = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *stat = pid ? fopen(path, "r") : NULL;
+    int read = stat && fscanf(stat, "%*d (%*[^)]) %c", &kind) == 1;
+    if (stat)
+        fclose(stat);
+    return read && kind != 'Z' && kind != 'X';
+}
+
+/* Bytes in use on a GPU, of all processes that live. */
+static uint64_t in_use(int gpu)
+{
+    uint64_t sum = 0;
+    for (int n = 0; state(0) && n < PROCESSES_AT_ONCE; n++)
+        if (state(0)->processes[n].used[gpu] && lives(state(0)->processes[n].pid))
+            sum += state(0)->processes[n].used[gpu];
+    return sum;
 }
 
 __attribute__((constructor)) static void loading(void)

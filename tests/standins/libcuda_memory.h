@@ -1,0 +1,341 @@
+/* Memory: every byte lies on the host, at the address that the process is given, and knows whose it is.
+
+   A GPU's memory is a memfd, so that another process can map it (IPC) and it outlives the one that made it there. */
+
+enum kind { DEVICE, OPENED, MAPPED, PINNED, MANAGED };
+
+typedef struct chunk {
+    int gpu, file, mapped, released;
+    size_t size;
+} Chunk;
+
+typedef struct block {
+    struct block *next;
+    Pointer base;
+    size_t size;
+    enum kind kind;
+    int owner;           /* the GPU whose memory it is, or HOST */
+    int maker;           /* the GPU whose context made it: it goes with it */
+    int file;            /* of DEVICE */
+    Chunk *chunk;        /* behind MAPPED */
+    unsigned access;     /* to MAPPED: a bit for each GPU */
+    char *shadow[GPUS];  /* where a GPU's writes go that never arrive */
+} Block;
+
+static Block *blocks;
+
+/* The block that an address is in; the lock is held. */
+static Block *at(Pointer address)
+{
+    Block *block = blocks;
+    while (block && (address < block->base || address - block->base >= block->size))
+        block = block->next;
+    return block;
+}
+
+static Block *keep(Block what)
+{
+    Block *block = malloc(sizeof *block);
+    *block = what;
+    pthread_mutex_lock(&lock);
+    block->next = blocks;
+    blocks = block;
+    pthread_mutex_unlock(&lock);
+    return block;
+}
+
+static void forget(Block *block)
+{
+    Block **link = &blocks;
+    while (*link != block)
+        link = &(*link)->next;
+    *link = block->next;
+    for (int gpu = 0; gpu < GPUS; gpu++)
+        if (block->shadow[gpu])
+            munmap(block->shadow[gpu], block->size);
+    free(block);
+}
+
+/* Where this process tells what it holds: a place of its own in the state. */
+static uint64_t *held(int gpu)
+{
+    static int own = -1;
+    for (int n = 0; own < 0 && state(1) && n < PROCESSES_AT_ONCE; n++) {
+        int *pid = &state(1)->processes[n].pid, was = *pid;
+        if (!lives(was) && __atomic_compare_exchange_n(pid, &was, getpid(), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            memset(state(1)->processes[n].used, 0, sizeof state(1)->processes[n].used);
+            own = n;
+        }
+    }
+    static uint64_t nowhere[GPUS];
+    return own < 0 ? &nowhere[gpu] : &state(1)->processes[own].used[gpu];
+}
+
+static void holds(int gpu, int64_t more) { __atomic_fetch_add(held(gpu), (uint64_t)more, __ATOMIC_SEQ_CST); }
+
+/* Free bytes of a GPU, for all processes: what the plan gives it (MiB), less what is in use. */
+static uint64_t left(int gpu)
+{
+    uint64_t has = (uint64_t)planned(1024, "memory gpu%d", gpu) << 20, used = in_use(gpu);
+    return used < has ? has - used : 0;
+}
+
+static int gpu_file(size_t size)
+{
+    int file = memfd_create("stand-in-gpu", MFD_CLOEXEC);
+    if (file >= 0 && ftruncate(file, (off_t)size) < 0) {
+        close(file);
+        file = -1;
+    }
+    return file;
+}
+
+static void *host_memory(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static int may(int gpu, const Block *block)
+{
+    switch (block->kind) {
+    case PINNED:
+    case MANAGED: return 1;
+    case MAPPED: return block->access >> gpu & 1;
+    default: return block->owner == gpu || contexts[gpu].peer[block->owner];
+    }
+}
+
+/* Whether all of a range is memory that CUDA gave, and that this GPU may use (-1: it does not matter which). */
+static int reaches(int gpu, Pointer address, size_t size)
+{
+    int good = 1;
+    pthread_mutex_lock(&lock);
+    do {
+        Block *block = at(address);
+        good = block && (gpu < 0 || may(gpu, block));
+        size_t inside = good ? block->base + block->size - address : 0;
+        address += inside;
+        size -= inside < size ? inside : size;
+    } while (good && size);
+    pthread_mutex_unlock(&lock);
+    return good;
+}
+
+/* Whose memory an address is: a GPU, HOST, or PAGEABLE where CUDA knows nothing of it. */
+static int owner_of(Pointer address)
+{
+    pthread_mutex_lock(&lock);
+    Block *block = at(address);
+    int owner = block ? block->owner : PAGEABLE;
+    pthread_mutex_unlock(&lock);
+    return owner;
+}
+
+/* Where a GPU's loads and stores at an address really go. In a mirror, what it writes to a peer reaches only itself. */
+static char *window(int gpu, Pointer address, int writing)
+{
+    int owner = owner_of(address);
+    if (owner < 0 || owner == gpu || !planned(0, "mirror gpu%d gpu%d", gpu, owner))
+        return (char *)(uintptr_t)address;
+    pthread_mutex_lock(&lock);
+    Block *block = at(address);
+    if (writing && !block->shadow[gpu])
+        block->shadow[gpu] = memcpy(host_memory(block->size), (void *)(uintptr_t)block->base, block->size);
+    char *shadow = block->shadow[gpu];
+    Pointer offset = address - block->base;
+    pthread_mutex_unlock(&lock);
+    return shadow ? shadow + offset : (char *)(uintptr_t)address;
+}
+
+/* --- calls ------------------------------------------------------------------------------------------------ */
+
+static void drain(Context *context);
+
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
+{
+    BEGIN();
+    *free_bytes = left(current->gpu);
+    *total = 150754820096;
+    return SUCCESS;
+}
+
+int cuMemAlloc_v2(Pointer *pointer, size_t size)
+{
+    BEGIN();
+    int gpu = current->gpu, file = -1;
+    if (!size)
+        return INVALID_VALUE;
+    if (size > left(gpu) || (file = gpu_file(size)) < 0)
+        return OUT_OF_MEMORY;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (memory == MAP_FAILED) {
+        close(file);
+        return OUT_OF_MEMORY;
+    }
+    *pointer = (uintptr_t)memory;
+    holds(gpu, (int64_t)size);
+    keep((Block){.base = *pointer, .size = size, .kind = DEVICE, .owner = gpu, .maker = gpu, .file = file});
+    return SUCCESS;
+}
+
+static int of_host(Pointer *pointer, size_t size, enum kind kind)
+{
+    void *memory = size ? host_memory(size) : NULL;
+    if (!memory)
+        return size ? OUT_OF_MEMORY : INVALID_VALUE;
+    *pointer = (uintptr_t)memory;
+    keep((Block){.base = *pointer, .size = size, .kind = kind, .owner = HOST, .maker = current->gpu});
+    return SUCCESS;
+}
+
+int cuMemAllocManaged(Pointer *pointer, size_t size, unsigned flags)
+{
+    BEGIN();
+    return flags == 1 || flags == 2 ? of_host(pointer, size, MANAGED) : INVALID_VALUE;
+}
+
+/* Bytes of page-locked memory in this process. */
+static uint64_t pinned(void)
+{
+    uint64_t sum = 0;
+    pthread_mutex_lock(&lock);
+    for (Block *block = blocks; block; block = block->next)
+        sum += block->kind == PINNED ? block->size : 0;
+    pthread_mutex_unlock(&lock);
+    return sum;
+}
+
+int cuMemHostAlloc(void **pointer, size_t size, unsigned flags)
+{
+    BEGIN();
+    (void)flags;
+    Pointer address = 0;
+    unsigned budget_mib = planned(~0U, "pinned memory");
+    int code = budget_mib != ~0U && pinned() + size > (uint64_t)budget_mib << 20 ? OUT_OF_MEMORY
+                                                                                : of_host(&address, size, PINNED);
+    *pointer = (void *)(uintptr_t)address;
+    return code;
+}
+
+/* Let go of a block; the lock is held. */
+static void let_go(Block *block)
+{
+    munmap((void *)(uintptr_t)block->base, block->size);
+    if (block->kind == DEVICE) {
+        close(block->file);
+        holds(block->owner, -(int64_t)block->size);
+    }
+    forget(block);
+}
+
+/* Free a block of one of these kinds, by the address that it begins at. */
+static int give_back(Pointer pointer, unsigned kinds)
+{
+    drain(current);
+    if (lost)
+        return lost;
+    pthread_mutex_lock(&lock);
+    Block *block = at(pointer);
+    int good = block && block->base == pointer && kinds >> block->kind & 1;
+    if (good)
+        let_go(block);
+    pthread_mutex_unlock(&lock);
+    return good ? SUCCESS : INVALID_VALUE;
+}
+
+int cuMemFree_v2(Pointer pointer)
+{
+    BEGIN();
+    return pointer ? give_back(pointer, 1 << DEVICE | 1 << MANAGED) : SUCCESS;
+}
+
+int cuMemFreeHost(void *pointer)
+{
+    BEGIN();
+    return give_back((uintptr_t)pointer, 1 << PINNED);
+}
+
+/* What a context made goes with it. */
+static void abandon(int gpu)
+{
+    pthread_mutex_lock(&lock);
+    for (Block *block = blocks, *next; block; block = next) {
+        next = block->next;
+        if (block->maker == gpu && block->kind != MAPPED)
+            let_go(block);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* --- other processes' memory -------------------------------------------------------------------------------- */
+
+typedef union {
+    char reserved[64];
+    struct {
+        char mark[8];
+        int pid, file, gpu;
+        uint64_t size;
+    } in;
+} IpcHandle;
+
+static const char MARK[8] = "standin";
+
+int cuIpcGetMemHandle(IpcHandle *handle, Pointer pointer)
+{
+    BEGIN();
+    memset(handle, 0, sizeof *handle);
+    pthread_mutex_lock(&lock);
+    Block *block = at(pointer);
+    int good = block && block->kind == DEVICE;
+    if (good) {
+        memcpy(handle->in.mark, MARK, sizeof MARK);
+        handle->in.pid = getpid();
+        handle->in.file = block->file;
+        handle->in.gpu = block->owner;
+        handle->in.size = block->size;
+    }
+    pthread_mutex_unlock(&lock);
+    return good ? SUCCESS : INVALID_VALUE;
+}
+
+/* The memory that a handle names, or -1: its process or the allocation is gone. */
+static int file_of(const IpcHandle *handle)
+{
+    char path[64], target[64] = "";
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", handle->in.pid, handle->in.file);
+    if (readlink(path, target, sizeof target - 1) < 0 || !strstr(target, "memfd:stand-in-gpu"))
+        return -1;
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+int cuIpcOpenMemHandle_v2(Pointer *pointer, IpcHandle handle, unsigned flags)
+{
+    BEGIN();
+    int gpu = current->gpu, owner = handle.in.gpu;
+    if (memcmp(handle.in.mark, MARK, sizeof MARK) != 0 || owner < 0 || owner >= GPUS)
+        return INVALID_HANDLE;
+    if (handle.in.pid == getpid())
+        return INVALID_CONTEXT; /* not in the process that exported it */
+    if (gpu != owner && !contexts[gpu].peer[owner]) {
+        if (!(flags & 1) || !can_access(gpu, owner))
+            return PEER_ACCESS_UNSUPPORTED;
+        contexts[gpu].peer[owner] = 1;
+    }
+    int file = file_of(&handle);
+    if (file < 0)
+        return INVALID_VALUE;
+    void *memory = mmap(NULL, handle.in.size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (memory == MAP_FAILED)
+        return INVALID_VALUE;
+    *pointer = (uintptr_t)memory;
+    keep((Block){.base = *pointer, .size = handle.in.size, .kind = OPENED, .owner = owner, .maker = gpu});
+    return SUCCESS;
+}
+
+int cuIpcCloseMemHandle(Pointer pointer)
+{
+    BEGIN();
+    return give_back(pointer, 1 << OPENED);
+}
