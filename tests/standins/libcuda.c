@@ -4,7 +4,9 @@
 
 #include "libcuda.h"
 #include "libcuda_memory.h"
+#if MAJOR >= 440
 #include "libcuda_vmm.h"
+#endif
 #include "libcuda_streams.h"
 #include "libcuda_copies.h"
 #include "libcuda_kernels.h"

@@ -22,9 +22,9 @@ from warmspare.trials.on_gpu import GIB, MIB, SHARE, opened
 
 BOUND: Final = 8 * GIB
 """The most that is pinned: under WSL2, walls were met between 0.5 and 5 GB."""
-STEP: Final = 64 * MIB
+STEP: Final = 16 * MIB
 """The first piece, and how near the wall is found."""
-PIECE: Final = GIB
+PIECE: Final = GIB // 2
 """The largest piece."""
 ENOUGH_S: Final = 2.0
 """After so long no further piece is taken: this is a quick trial, also where pinning is slow."""
