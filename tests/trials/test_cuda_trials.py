@@ -144,7 +144,7 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
     ("cuda_vmm", "cuMemCreate gpu1 nth12: returns 2"): ("refused", "map again", OOM),
     ("cuda_vmm", "cuMemMap gpu1 nth9: returns 1"): ("refused", "map again", "1 CUDA_ERROR_INVALID_VALUE"),
     ("cuda_vmm", "cuMemUnmap gpu1 nth1: hangs"): ("hung", "sleep", None),
-    ("cuda_vmm", "leak gpu1: gives 1"): ("wrong", "sleep", None),
+    ("cuda_vmm", "leak gpu1: gives 1"): ("wrong", "see what came back", None),
     ("cuda_vmm", "wrong page of copy gpu1 host nth2: gives 5"): ("wrong", "check what came back", None),
     ("cuda_vmm", "wrong word of copy host gpu1 nth8: gives 5"): ("wrong", "check what came back", None),
     ("pinned_memory", "pinned memory: gives 10"): ("refused", "pin", OOM),

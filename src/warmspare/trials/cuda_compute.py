@@ -34,7 +34,7 @@ class CudaCompute(Proof, frozen=True, kw_only=True):
     compile_s: Seconds | None = None
 
 
-@trial(deadline=30, touches="of each GPU a CUDA context and 8 MiB, for about a second", quick=True)
+@trial(deadline=30, touches="of each GPU a CUDA context and 8 MiB", quick=True)
 def cuda_compute(steps: Steps, gpu: Gpu) -> CudaCompute:
     """Every step is a lever here, cuInit too: a machine on which CUDA does not start has failed this very trial.
 
@@ -47,7 +47,6 @@ def cuda_compute(steps: Steps, gpu: Gpu) -> CudaCompute:
     kernels = steps("compile the kernels", Kernels, context)
     buffer = steps("allocate", context.allocate, TEST_BYTES)
     for name, write in (("compute", _whole), ("compute floats", _floats)):
-        context.set_words(buffer.pointer, POISON, TEST_BYTES // FLOAT_BYTES)
         if problem := steps(name, write, kernels, buffer, seed()):
             steps.wrong(problem)
     if not steps("check", kernels.sees_faults, buffer, seed()):
@@ -61,6 +60,7 @@ def cuda_compute(steps: Steps, gpu: Gpu) -> CudaCompute:
 
 
 def _whole(kernels: Kernels, buffer: Buffer, number: int) -> str | None:
+    _poison(buffer)
     kernels.fill(buffer.pointer, buffer.size, number)
     for start in places(WORDS):
         found = struct.unpack(f"<{WINDOW}Q", buffer.read(WINDOW * WORD_BYTES, start * WORD_BYTES))
@@ -71,6 +71,7 @@ def _whole(kernels: Kernels, buffer: Buffer, number: int) -> str | None:
 
 
 def _floats(kernels: Kernels, buffer: Buffer, number: int) -> str | None:
+    _poison(buffer)
     kernels.fill_floats(buffer.pointer, buffer.size // FLOAT_BYTES, number, PLUS)
     for start in places(buffer.size // FLOAT_BYTES):
         found = struct.unpack(f"<{WINDOW}f", buffer.read(WINDOW * FLOAT_BYTES, start * FLOAT_BYTES))
@@ -78,6 +79,10 @@ def _floats(kernels: Kernels, buffer: Buffer, number: int) -> str | None:
         if (n := first_wrong(found, right)) is not None:
             return f"float {start + n} is {found[n]!r}, and not {(word(number, start + n) >> 48) + PLUS}"
     return None
+
+
+def _poison(buffer: Buffer) -> None:
+    buffer.context.set_words(buffer.pointer, POISON, buffer.size // FLOAT_BYTES)
 
 
 def places(count: int) -> tuple[int, ...]:

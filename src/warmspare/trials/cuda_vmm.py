@@ -116,8 +116,8 @@ class Tenant:
 
 @trial(
     deadline=30,
-    touches="of each GPU at most a tenth of its free memory, up to 520 MiB, and as much pinned on the host;"
-    " addresses for as much as the GPU has",
+    touches="of each GPU a CUDA context, up to 512 MiB and as many addresses as it has memory; of the host up to"
+    " 512 MiB, pinned; never over a tenth of what is free",
     quick=True,
 )
 def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
@@ -138,9 +138,9 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
     steps("create, map and fill", tenant.move_in, step)
     if problem := steps("check", tenant.problem):
         steps.wrong(problem)
-    mapped = at.context.memory().free
+    mapped = steps("see what is free", at.context.memory).free
     steps("sleep", tenant.sleep)
-    freed = at.context.memory().free - mapped
+    freed = steps("see what came back", at.context.memory).free - mapped
     if freed < CAME_BACK * CHUNKS * size:
         steps.wrong(f"{CHUNKS * size // MIB} MiB were given away, and the GPU has {freed // MIB} MiB more to give")
     steps("map again", tenant.map_again)

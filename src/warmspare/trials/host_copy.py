@@ -92,7 +92,8 @@ class Copier:
 
 @trial(
     deadline=40,
-    touches="of each GPU at most a tenth of its free memory, up to 266 MiB, and of the host twice as much",
+    touches="of each GPU a CUDA context and up to 256 MiB, of the host up to 512 MiB, half of it pinned;"
+    " never over a tenth of what is free",
     quick=True,
 )
 def host_copy(steps: Steps, gpu: Gpu) -> HostCopy:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import ctypes
 from typing import ClassVar, Final, NamedTuple
 
+from warmspare.control import host_memory
 from warmspare.control.cuda import Buffer
 from warmspare.model.facts import Cause, Count, Kind, Outcome, Proof
 from warmspare.probes.gpus import GPU
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.given import Gpu
-from warmspare.trials.on_gpu import MIB, Ready, ready, seed
+from warmspare.trials.on_gpu import MIB, SHARE, Ready, ready, seed
 
 MOST: Final = 64 * MIB
+ON_GPU: Final = 2
+"""How many times that much it takes of the GPU: the managed memory, and a pattern beside it."""
+ON_HOST: Final = 5
+"""And of the host: the managed memory again, two patterns, and copies to compare."""
 PATIENCE_S: Final = 5.0
 """How long the GPU is held at most; it lets go by itself then."""
 GO: Final = 1
@@ -33,7 +38,12 @@ class ManagedMemory(Proof, frozen=True, kw_only=True):
     size_mib: Count | None = None
 
 
-@trial(deadline=30, touches="of each GPU at most a tenth of its free memory, up to 136 MiB", quick=True)
+@trial(
+    deadline=30,
+    touches="of each GPU a CUDA context and up to 128 MiB, of the host up to 320 MiB;"
+    " never over a tenth of what is free",
+    quick=True,
+)
 def managed_memory(steps: Steps, gpu: Gpu) -> ManagedMemory:
     """The attributes first; never more than is free, since what does not fit is moved back and forth without end.
 
@@ -41,10 +51,11 @@ def managed_memory(steps: Steps, gpu: Gpu) -> ManagedMemory:
     was there all the time, it says itself: it ends only when it sees the CPU's flag.
     """
     at = ready(steps, gpu)
-    size = min(MOST, at.share // 2) // (2 * MIB) * (2 * MIB)
+    size = min(MOST, at.share // ON_GPU, host_memory.free_bytes() // SHARE // ON_HOST) // (2 * MIB) * (2 * MIB)
     if not size:
-        raise NotTried(Cause.SKIPPED, "a tenth of the GPU's free memory is less than 4 MiB")
+        raise NotTried(Cause.SKIPPED, "a tenth of the free memory is too little")
     concurrent = at.context.device.attribute("concurrent_managed_access") == 1
+    pageable = at.context.device.attribute("pageable_memory_access") == 1
     one, other = (steps.prepare("make a pattern", pattern, at, size) for _ in range(2))
     managed = steps("allocate", at.context.allocate_managed, size)
     if problem := steps("GPU writes, CPU reads", gpu_writes, at, managed, one):
@@ -56,7 +67,7 @@ def managed_memory(steps: Steps, gpu: Gpu) -> ManagedMemory:
     return ManagedMemory(
         outcome=Outcome(kind="done"),
         concurrent=concurrent,
-        pageable=at.context.device.attribute("pageable_memory_access") == 1,
+        pageable=pageable,
         size_mib=size // MIB,
     )
 

@@ -54,7 +54,11 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     over: bool = False
 
 
-@trial(deadline=40, touches="a tenth of the free host memory, at most 8 GiB, and one CUDA context", quick=True)
+@trial(
+    deadline=40,
+    touches="up to 8 GiB of host memory, pinned, never over a tenth of what is free; a CUDA context on one GPU",
+    quick=True,
+)
 def pinned_memory(steps: Steps, given: Gpus) -> PinnedMemory:
     """Pieces double while they are granted and halve once one is refused; every page is written and read back.
 
