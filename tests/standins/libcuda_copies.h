@@ -21,7 +21,8 @@ static double speed(const char *what, int from, int to)
 /* Count what went over NVLink. */
 static void sent(const char *what, int from, int to, size_t size)
 {
-    if (from < 0 || to < 0 || from == to || !state(1) || !planned(1, "nvlink counts %s %s %s", what, place(from), place(to)))
+    int between_gpus = from >= 0 && to >= 0 && from != to;
+    if (!between_gpus || !state(1) || !planned(1, "nvlink counts %s %s %s", what, place(from), place(to)))
         return;
     __atomic_fetch_add(&state(1)->sent[from], size, __ATOMIC_RELAXED);
     __atomic_fetch_add(&state(1)->received[to], size, __ATOMIC_RELAXED);
