@@ -35,28 +35,34 @@ class Drivers:
         self._folder = folder
         self._compiler = compiler or next(iter(compilers().values()))
 
-    def world(self, name: str, *plan: str, nvml: int | None = NOW, cuda: int | None = NOW) -> dict[str, str]:
-        """A folder with the libraries of these drivers (None: not there) and a plan; the environment to find them."""
+    def world(
+        self, name: str, *plan: str, nvml: int | None = NOW, cuda: int | None = NOW, lacks: tuple[str, ...] = ()
+    ) -> dict[str, str]:
+        """A folder with the libraries of these drivers (None: not there) and a plan; the environment to find them.
+
+        The functions named by `lacks` are in neither library.
+
+        Raises:
+            ValueError: the name would be two folders in LD_LIBRARY_PATH.
+        """
+        if os.pathsep in name:
+            raise ValueError(name)
         folder = self._folder / name
         folder.mkdir()
         for library, major in (("libnvidia-ml", nvml), ("libcuda", cuda)):
             if major is not None:
-                (folder / f"{library}.so.1").symlink_to(self._built(library, major))
+                (folder / f"{library}.so.1").symlink_to(self._built(library, major, lacks))
         (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
         return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))}
 
-    def _built(self, library: str, major: int) -> Path:
-        file = self._folder / "built" / f"{library}.so.{VERSION.format(major=major)}"
+    def _built(self, library: str, major: int, lacks: tuple[str, ...]) -> Path:
+        file = self._folder.joinpath("built", *lacks, f"{library}.so.{VERSION.format(major=major)}")
         if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            what = (
-                f"-DMAJOR={major}",
-                f"-Wl,-soname,{library}.so.1",
-                "-o",
-                str(file),
-                str(SOURCES / f"{library}.c"),
-                "-pthread",
-            )
+            file.parent.mkdir(exist_ok=True, parents=True)
+            without = [f"-D{function}=lacking_{function}" for function in lacks]
+            what = (f"-DMAJOR={major}", *without, f"-Wl,-soname,{library}.so.1")
+            files = ("-o", str(file), str(SOURCES / f"{library}.c"))
             caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
-            subprocess.run([*self._compiler, *FLAGS, *what, "-ldl"], env={**os.environ, **caches}, check=True)
+            command = [*self._compiler, *FLAGS, *what, *files, "-ldl", "-pthread"]
+            subprocess.run(command, env={**os.environ, **caches}, check=True)
         return file

@@ -45,8 +45,8 @@ def tried(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Run a trial on the second of the stand-in's GPUs, under a plan; nothing of it may be left."""
     corner = Corner(tmp_path / "scratch")
 
-    def run_it(name: str, *plan: str, deadline_s: float | None = None, **world: int) -> Proof | Absent:
-        for variable, value in {**corner.env, **drivers.world(tmp_path.name, *plan, **world)}.items():
+    def run_it(name: str, *plan: str, deadline_s: float | None = None, lacks: tuple[str, ...] = ()) -> Proof | Absent:
+        for variable, value in {**corner.env, **drivers.world(tmp_path.name, *plan, lacks=lacks)}.items():
             monkeypatch.setenv(variable, value)
         trial: Trial = TRIALS[name]
         if deadline_s:
@@ -132,6 +132,10 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
     ("host_copy", "wrong word of copy host gpu1 nth1: gives 7777"): ("wrong", "copy in, pinned", None),
     ("host_copy", "wrong page of copy gpu1 pageable nth4: gives 78"): ("wrong", "copy out, pageable", None),
     ("host_copy", "wrong word of copy pageable gpu1 nth2: gives 1"): ("wrong", "copy in, pageable", None),
+    ("host_copy", "lost copy gpu1 host nth1: gives 1"): ("wrong", "copy out, pinned", None),
+    ("host_copy", "lost copy host gpu1 nth1: gives 1"): ("wrong", "copy in, pinned", None),
+    ("host_copy", "lost copy gpu1 pageable nth4: gives 1"): ("wrong", "copy out, pageable", None),
+    ("host_copy", "lost copy pageable gpu1 nth2: gives 1"): ("wrong", "copy in, pageable", None),
     ("host_copy", "copy gpu1 host nth1: hangs"): ("hung", "copy out, pinned", None),
     ("host_copy", "copy host gpu1 nth4: returns 719"): ("refused", "time in, pinned", "719 CUDA_ERROR_LAUNCH_FAILED"),
     ("managed_memory", "cuMemAllocManaged *: returns 801"): ("refused", "allocate", "801 CUDA_ERROR_NOT_SUPPORTED"),
@@ -147,6 +151,7 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
     ("cuda_vmm", "leak gpu1: gives 1"): ("wrong", "see what came back", None),
     ("cuda_vmm", "wrong page of copy gpu1 host nth2: gives 5"): ("wrong", "check what came back", None),
     ("cuda_vmm", "wrong word of copy host gpu1 nth8: gives 5"): ("wrong", "check what came back", None),
+    ("cuda_vmm", "lost copy host gpu1 nth8: gives 1"): ("wrong", "check what came back", None),
     ("pinned_memory", "pinned memory: gives 10"): ("refused", "pin", OOM),
     ("pinned_memory", "cuMemHostAlloc gpu1 nth3: crashes"): ("died", "pin", "signal 11"),
     ("pinned_memory", "cuMemHostAlloc gpu1 nth3: hangs"): ("hung", "pin", None),
@@ -174,8 +179,15 @@ def test_a_check_that_cannot_fail_or_cannot_pass_is_no_oracle(tried: Try, name: 
     assert tried(name, f"result of check gpu1: gives {says}") == Absent(cause=Cause.INVALID, detail=NO_ORACLE)
 
 
-def test_a_driver_without_virtual_memory_lacks_the_first_call(tried: Try) -> None:
-    assert ended(tried("cuda_vmm", cuda=418)) == ("refused", "ask for the granularity", "MISSING_SYMBOL")
+@pytest.mark.parametrize(
+    ("call", "step"),
+    [("cuMemGetAllocationGranularity", "ask for the granularity"), ("cuMemSetAccess", "create, map and fill")],
+)
+def test_a_driver_that_lacks_a_call_refuses_where_it_is_needed(tried: Try, call: str, step: str) -> None:
+    proof = tried("cuda_vmm", lacks=(call,))
+    assert ended(proof) == ("refused", step, "MISSING_SYMBOL")
+    assert isinstance(proof, CudaVmm)
+    assert call in proof.outcome.detail
 
 
 def test_a_range_as_large_as_the_gpu_may_be_refused_beside_one_that_is_not(tried: Try) -> None:

@@ -34,7 +34,7 @@ class CudaCompute(Proof, frozen=True, kw_only=True):
     compile_s: Seconds | None = None
 
 
-@trial(deadline=30, touches="of each GPU a CUDA context and 8 MiB", quick=True)
+@trial(deadline=30, touches="a CUDA context and 8 MiB of each GPU", quick=True)
 def cuda_compute(steps: Steps, gpu: Gpu) -> CudaCompute:
     """Every step is a lever here, cuInit too: a machine on which CUDA does not start has failed this very trial.
 

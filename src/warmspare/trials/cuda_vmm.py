@@ -116,8 +116,8 @@ class Tenant:
 
 @trial(
     deadline=30,
-    touches="of each GPU a CUDA context, up to 512 MiB and as many addresses as it has memory; of the host up to"
-    " 512 MiB, pinned; never over a tenth of what is free",
+    touches="a CUDA context and up to 512 MiB of each GPU, addresses for all of its memory, and up to 512 MiB of the"
+    " host, pinned; never over a tenth of what is free",
     quick=True,
 )
 def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:

@@ -92,7 +92,7 @@ class Copier:
 
 @trial(
     deadline=40,
-    touches="of each GPU a CUDA context and up to 256 MiB, of the host up to 512 MiB, half of it pinned;"
+    touches="a CUDA context and up to 256 MiB of each GPU, and up to 512 MiB of the host, half of it pinned;"
     " never over a tenth of what is free",
     quick=True,
 )

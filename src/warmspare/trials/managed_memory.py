@@ -40,7 +40,7 @@ class ManagedMemory(Proof, frozen=True, kw_only=True):
 
 @trial(
     deadline=30,
-    touches="of each GPU a CUDA context and up to 128 MiB, of the host up to 320 MiB;"
+    touches="a CUDA context and up to 128 MiB of each GPU, and up to 320 MiB of the host;"
     " never over a tenth of what is free",
     quick=True,
 )
