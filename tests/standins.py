@@ -44,30 +44,40 @@ class Drivers:
         self._compiler = compiler or next(iter(compilers().values()))
 
     def world(
-        self, name: str, *plan: str, nvml: int | None = NOW, cuda: int | None = NOW, nccl: int | None = None
+        self,
+        name: str,
+        *plan: str,
+        nvml: int | None = NOW,
+        cuda: int | None = NOW,
+        nccl: int | None = None,
+        lacks: tuple[str, ...] = (),
     ) -> dict[str, str]:
-        """A folder with the libraries of these drivers (None: not there) and a plan; the environment to find them."""
+        """A folder with the libraries of these drivers (None: not there) and a plan; the environment to find them.
+
+        The functions named by `lacks` are in neither library.
+
+        Raises:
+            ValueError: the name would be two folders in LD_LIBRARY_PATH.
+        """
+        if os.pathsep in name:
+            raise ValueError(name)
         folder = self._folder / name
         folder.mkdir()
         for library, major in (("libnvidia-ml.so.1", nvml), ("libcuda.so.1", cuda), ("libnccl.so.2", nccl)):
             if major is not None:
-                (folder / library).symlink_to(self._built(library, major))
+                (folder / library).symlink_to(self._built(library, major, lacks))
         (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
         return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))}
 
-    def _built(self, soname: str, major: int) -> Path:
+    def _built(self, soname: str, major: int, lacks: tuple[str, ...]) -> Path:
         library = soname.partition(".")[0]
-        file = self._folder / "built" / f"{library}.so.{VERSION.format(major=major)}"
+        file = self._folder.joinpath("built", *lacks, f"{library}.so.{VERSION.format(major=major)}")
         if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            what = (
-                f"-DMAJOR={major}",
-                f"-Wl,-soname,{soname}",
-                "-o",
-                str(file),
-                str(SOURCES / f"{library}.c"),
-                "-pthread",
-            )
+            file.parent.mkdir(exist_ok=True, parents=True)
+            without = [f"-D{function}=lacking_{function}" for function in lacks]
+            what = (f"-DMAJOR={major}", *without, f"-Wl,-soname,{soname}")
+            files = ("-o", str(file), str(SOURCES / f"{library}.c"))
             caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
-            subprocess.run([*self._compiler, *FLAGS, *what, "-ldl"], env={**os.environ, **caches}, check=True)
+            command = [*self._compiler, *FLAGS, *what, *files, "-ldl", "-pthread"]
+            subprocess.run(command, env={**os.environ, **caches}, check=True)
         return file

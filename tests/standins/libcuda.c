@@ -4,6 +4,7 @@
 
 #include "libcuda.h"
 #include "libcuda_memory.h"
+#include "libcuda_ipc.h"
 #include "libcuda_vmm.h"
 #include "libcuda_streams.h"
 #include "libcuda_copies.h"
@@ -18,7 +19,7 @@ int cuInit(unsigned flags)
 
 int cuGetErrorName(int code, const char **name)
 {
-    *name = code == MISALIGNED_ADDRESS ? "CUDA_ERROR_MISALIGNED_ADDRESS" : NULL;
+    *name = code == 713 ? "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED" : NULL; /* one that only the driver can name */
     return *name ? SUCCESS : INVALID_VALUE;
 }
 

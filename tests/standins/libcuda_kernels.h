@@ -1,4 +1,4 @@
-/* The kernels of src/warmspare/control/kernels.ptx by name, in C: the text of the PTX is looked at only for being PTX. */
+/* The kernels of src/warmspare/control/kernels.ptx by name, in C. The PTX itself is only looked at for being PTX. */
 
 static const uint64_t GOLDEN = 0x9e3779b97f4a7c15;
 

@@ -183,7 +183,8 @@ int nvmlDeviceGetGpuFabricInfoV(const Gpu *gpu, Fabric *fabric)
 
 /* --- NVLink ----------------------------------------------------------------------------------------------- */
 
-enum { COMMON_SPEED = 90, LINK_COUNT = 91, SENT_KIB = 138, RECEIVED_KIB = 139, SPEED = 164, STATE = 165, LINK_VERSION = 166 };
+enum { COMMON_SPEED = 90, LINK_COUNT = 91, SENT_KIB = 138, RECEIVED_KIB = 139 };
+enum { SPEED = 164, STATE = 165, LINK_VERSION = 166 };
 enum { MB_PER_S = 26562, NVLINK_4 = 6, ACTIVE = 1, SWITCH = 2, UNSIGNED = 1, WIDE = 3 };
 
 typedef struct {

@@ -1,6 +1,6 @@
 /* What both stand-ins share: the GPUs they show, and the plan of what goes wrong.
 
-   The plan is the file `plan` beside the library, one fate a line; the first that fits counts, and no plan means health:
+   The plan is the file `plan` beside the library, one fate a line; the first that fits counts, and none means health:
 
        nvmlDeviceGetUUID gpu2: returns 15     the call gives this error code
        field 165 gpu1 link7: gives 0          it succeeds, with another number

@@ -5,6 +5,14 @@ from __future__ import annotations
 from warmspare.model.findings import Finding, met, unmet
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform, WindowsDriver
+from warmspare.tracks.cuda_proofs import (
+    cuda_computes,
+    cuda_vmm_works,
+    every_gpu_computes,
+    managed_memory_works,
+    pinned_copies_are_fast,
+    pinned_memory_works,
+)
 from warmspare.tracks.cuda_requirements import (
     host_memory_can_be_pinned,
     managed_memory_is_whole,
@@ -38,7 +46,6 @@ from warmspare.tracks.host_requirements import huge_pages_are_on, numa_is_known
 from warmspare.tracks.peer_requirements import fabric_is_ready
 from warmspare.tracks.shared import (
     NO_OBJECTION,
-    broken,
     driver_is_there,
     driver_model_is_known,
     gpu_is_there,
@@ -48,54 +55,6 @@ from warmspare.tracks.shared import (
     platform_is_named,
 )
 from warmspare.tracks.speed_requirements import host_speed_is_known
-from warmspare.trials.awaited import CudaCompute, CudaVmm, ManagedMemory, PinnedMemory
-
-COMPUTES = "CUDA initialised, and a kernel's result was right"
-
-
-def cuda_computes(proof: CudaCompute) -> Finding:
-    """The least that everything else stands on: a kernel ran on the GPU, and its result was checked.
-
-    Source: CUDA driver API; the trial compares the result with one computed on the CPU.
-    """
-    return broken(proof) or met(COMPUTES)
-
-
-PINNED = "{budget_mib} MiB could be pinned"
-
-
-def pinned_memory_works(proof: PinnedMemory) -> Finding:
-    """Fast copies between host and GPU need page-locked host memory; without it they take a slower path.
-
-    Source: NVIDIA, CUDA on WSL user guide, section 5 ("availability for applications is limited").
-    """
-    return broken(proof) or met(PINNED, budget_mib=proof.budget_mib)
-
-
-REMAPPED = "memory was mapped, unmapped and mapped again at the same address with its content right"
-
-
-def cuda_vmm_works(proof: CudaVmm) -> Finding:
-    """VLLM's Sleep Mode stands on it: addresses are kept while the memory behind them is given back.
-
-    Source: vLLM csrc/cumem_allocator.cpp; withcatai/node-llama-cpp#610 (shaky under WSL2, so it is tried).
-    """
-    return broken(proof) or met(REMAPPED)
-
-
-MANAGED = "CPU and GPU used managed memory at the same time"
-NOT_CONCURRENT = "managed memory works, but not from CPU and GPU at the same time"
-
-
-def managed_memory_works(proof: ManagedMemory) -> Finding:
-    """Programs that let the driver move pages between CPU and GPU rely on managed memory.
-
-    Source: CUDA programming guide, unified memory.
-    """
-    if failed := broken(proof):
-        return failed
-    return met(MANAGED) if proof.concurrent else unmet(NOT_CONCURRENT)
-
 
 WSL2_LACKS = "NVIDIA's guide rules it out under WSL2"
 WSL2_LIMITS = "NVIDIA's guide calls it limited under WSL2; 0.5 to 5 GB were seen in the field"
@@ -139,7 +98,7 @@ TRACK = Track(
     wants={
         Layer.HARDWARE: [every_gpu_answers],
         Layer.DRIVER: [nvml_answers],
-        Layer.PROOF: [pinned_memory_works, cuda_vmm_works, managed_memory_works],
+        Layer.PROOF: [every_gpu_computes, pinned_memory_works, cuda_vmm_works, managed_memory_works],
     },
     notes={
         Layer.HARDWARE: [
@@ -164,7 +123,7 @@ TRACK = Track(
             mps_is_known,
             memory_kinds_are_known,
         ],
-        Layer.PROOF: [host_speed_is_known],
+        Layer.PROOF: [pinned_copies_are_fast, host_speed_is_known],
     },
     expects={
         cuda_computes: {

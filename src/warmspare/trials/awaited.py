@@ -9,26 +9,6 @@ from __future__ import annotations
 from warmspare.model.facts import Count, Proof, Seconds
 
 
-class CudaCompute(Proof, frozen=True, kw_only=True):
-    """CUDA initialises, and a kernel's result is right."""
-
-
-class PinnedMemory(Proof, frozen=True, kw_only=True):
-    """How much host memory could be pinned, in MiB."""
-
-    budget_mib: Count | None = None
-
-
-class CudaVmm(Proof, frozen=True, kw_only=True):
-    """Addresses reserved, memory created, mapped, unmapped and mapped again, its content checked."""
-
-
-class ManagedMemory(Proof, frozen=True, kw_only=True):
-    """Managed memory, touched by CPU and GPU at once."""
-
-    concurrent: bool | None = None
-
-
 class Takeover(Proof, frozen=True, kw_only=True):
     """The owner of a replicated buffer is killed; a whole, verified version is read on the peer."""
 
