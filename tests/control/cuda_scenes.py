@@ -96,6 +96,24 @@ def pinned() -> list[int]:
     return [first, more()]
 
 
+def there_and_back() -> list[Any]:
+    """A text through pinned memory and a GPU, the end of it; peer access enabled twice; the context given back."""
+    one, other = contexts()[:2]
+    first = one.memory().free
+    buffer, pins = one.allocate(SIZE), [one.pin(SIZE), one.pin(SIZE)]
+    pins[0].bytes()[:8] = b"backward"
+    one.copy_in(buffer.pointer + 16, pins[0].pointer, 8)
+    one.copy_out(pins[1].pointer, buffer.pointer + 20, 4)
+    one.synchronize()
+    buffer.write(b"for", 16)
+    twice = [refusal(lambda: one.enable_peer(other)) for _ in "12"]
+    text = [bytes(pins[1].bytes()[:4]).decode(), buffer.read(8, 16).decode()]
+    one.release()
+    gone = refusal(one.synchronize)
+    again = contexts()[0].memory().free
+    return [text, twice, gone, first - again]
+
+
 def remapped() -> list[Any]:
     """A chunk's content, at another address than it was written at; what is refused on the way."""
     one = contexts()[0]

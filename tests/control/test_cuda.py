@@ -87,6 +87,14 @@ def test_memory_info_follows_allocations_and_chunks(honest: dict[str, str]) -> N
     assert played(honest, cuda_scenes.memory) == [SIZE, SIZE + (2 << 20), 0]
 
 
+def test_bytes_come_back_from_where_they_were_put_and_a_released_context_keeps_nothing(honest: dict[str, str]) -> None:
+    text, twice, gone, kept = played(honest, cuda_scenes.there_and_back)
+    assert text == ["ward", "forkward"]
+    assert twice == [None, None]
+    assert gone == ["cuCtxSetCurrent", 201, "CUDA_ERROR_INVALID_CONTEXT"]
+    assert kept == 0
+
+
 def test_pinned_memory_ends_at_its_budget_and_comes_back_when_freed(drivers: Drivers) -> None:
     assert played(drivers.world("budget", "pinned memory: gives 4"), cuda_scenes.pinned) == [4, 1]
 
