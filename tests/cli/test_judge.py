@@ -9,7 +9,7 @@ import pickle
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -244,13 +244,16 @@ def test_several_files_fold_to_the_worst(tool: Tool, survey: Path, tmp_path: Pat
     assert "--json and --md take one FILE" in tool("judge", str(survey), str(survey), "--json", "x").stderr
 
 
+OF_A_GPU: Final = frozenset({"gpu_identity", "cuda_compute", "cuda_vmm", "managed_memory"})
+
+
 def with_facts(made: dict[str, Any], values: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The snapshot with readings put in, each as tried."""
     made = copy.deepcopy(made)
     made["readings"] = [entry for entry in made["readings"] if entry["fact"] not in values]
     for fact, value in values.items():
         known = {"is": "known", "value": {"fact": fact, **value}, "standing": "tried", "at": made["made_at"]}
-        subject = "gpu0" if fact == "gpu_identity" else "host"
+        subject = "gpu0" if fact in OF_A_GPU else "host"
         made["readings"].append({"fact": fact, "subject": subject, "reading": known})
     return made
 
@@ -264,9 +267,15 @@ def test_each_verdict_has_its_exit_code(tool: Tool, survey: Path, tmp_path: Path
         "nvml_library": {"found": True, "version": "580.1", "code": None, "refusal": None},
         "platform": {"kind": "bare-metal", "hypervisor": None, "signals": []},
         "windows_driver": {"models": []},
-        "cuda_compute": done,
-        "pinned_memory": {**done, "budget_mib": 4096},
-        "cuda_vmm": done,
+        "cuda_compute": {**done, "init_s": 0.4, "context_s": 0.2, "compile_s": 0.1},
+        "pinned_memory": {**done, "budget_mib": 4096, "bounded": True, "pin_s": 1.5},
+        "cuda_vmm": {
+            **done,
+            "reserved_gib": 80,
+            "mib_freed": 512,
+            "sleep_s_per_gib": 0.03,
+            "wake_s_per_gib": 0.03,
+        },
         "managed_memory": {**done, "concurrent": True},
     }
     made = json.loads(survey.read_bytes())
