@@ -117,8 +117,9 @@ class Thread:
     """One thread: its registers, and where it is."""
 
     def __init__(self, kernel: Kernel, memory: Memory, registers: Mapping[str, Number]) -> None:
-        """Begin at the kernel's first instruction; the clock of the GPU stands at 0."""
-        self.kernel, self.memory, self.registers, self.at = kernel, memory, {**registers, "%globaltimer": 0}, 0
+        """Begin at the kernel's first instruction; the GPU's clock has long been running, in nanoseconds."""
+        self.kernel, self.memory, self.at = kernel, memory, 0
+        self.registers = {**registers, "%globaltimer": 10**18}
 
     def run(self) -> None:
         """Run to the end; TimeoutError if there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import subprocess
@@ -12,10 +13,12 @@ from typing import Any, Final
 
 import pytest
 
+from conftest import CI
 from standins import compilers
 from warmspare.control import cuda_abi as abi
 
-driver: Any = pytest.importorskip("cuda.bindings.driver", reason="needs the wheel cuda-bindings")
+BINDING: Final = "cuda.bindings.driver"
+driver: Any = importlib.import_module(BINDING) if CI else pytest.importorskip(BINDING, reason="needs cuda-bindings")
 
 OF_ATTRIBUTES: Final = {
     "multiprocessors": "MULTIPROCESSOR_COUNT",

@@ -73,6 +73,24 @@ def test_hold(flag: int, patience: int, seen: int) -> None:
     assert after("hold", Memory([flag, 9]), BASE, 5, patience, BASE + 8) == [flag, seen]
 
 
+class Late(Memory):
+    """Its first word becomes 5 once it has been looked at ten times."""
+
+    looks = 0
+
+    def load(self, kind: str, address: int) -> float:
+        """Count the looks at the first word."""
+        self.looks += address == BASE
+        if self.looks == 10:
+            self.store("u64", BASE, 5)
+        return super().load(kind, address)
+
+
+@pytest.mark.parametrize(("patience", "seen"), [(10**6, 1), (200, 0)])
+def test_hold_looks_until_it_sees_or_loses_patience(patience: int, seen: int) -> None:
+    assert after("hold", Late([4, 9]), BASE, 5, patience, BASE + 8)[1] == seen
+
+
 def test_a_seal_gets_its_version_last() -> None:
     kernel = Kernel(ptx(), "seal")
     stores = [operation for _, _, operation, _ in kernel.parts if operation.startswith(("st.", "membar"))]
