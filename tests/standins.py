@@ -49,7 +49,14 @@ class Drivers:
         file = self._folder / "built" / f"{library}.so.{VERSION.format(major=major)}"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            what = (f"-DMAJOR={major}", f"-Wl,-soname,{library}.so.1", "-o", str(file), str(SOURCES / f"{library}.c"), "-pthread")
+            what = (
+                f"-DMAJOR={major}",
+                f"-Wl,-soname,{library}.so.1",
+                "-o",
+                str(file),
+                str(SOURCES / f"{library}.c"),
+                "-pthread",
+            )
             caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
             subprocess.run([*self._compiler, *FLAGS, *what, "-ldl"], env={**os.environ, **caches}, check=True)
         return file
