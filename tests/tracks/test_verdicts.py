@@ -18,8 +18,9 @@ from warmspare.probes.cuda import CudaAttributes, CudaLibrary
 from warmspare.probes.driver import NvmlLibrary
 from warmspare.probes.fabric import Fabric
 from warmspare.probes.gpu import ComputeMode, Mig
-from warmspare.trials.awaited import GpuSuspend, PeerCopy, Takeover
+from warmspare.trials.awaited import GpuSuspend, PeerCopy
 from warmspare.trials.criu_roundtrip import CriuRoundtrip
+from warmspare.trials.takeover import Takeover
 
 HOSTS: Final = Path(__file__).parent.parent / "hosts"
 TRACKS: Final = catalogue.tracks()

@@ -48,12 +48,6 @@ class PeerCopy(Proof, frozen=True, kw_only=True):
     gb_per_s: GbPerS | None = None
 
 
-class Takeover(Proof, frozen=True, kw_only=True):
-    """The owner of a replicated buffer is killed; a whole, verified version is read on the peer."""
-
-    takeover_s: Seconds | None = None
-
-
 class NcclAllreduce(Proof, frozen=True, kw_only=True):
     """A value-checked all-reduce over all GPUs; busbw in GB/s."""
 

@@ -12,7 +12,8 @@ goes to slots that were released, one version each, and an accepted version's is
 """
 
 from warmspare.control.replica.errors import ProtocolError, ReaderGone, Refused, ReplicaError, WriterGone
-from warmspare.control.replica.reader import Ended, Reader, Version
+from warmspare.control.replica.reader import Reader
+from warmspare.control.replica.slots import Ended, Version
 from warmspare.control.replica.writer import Writer
 
 __all__ = [

@@ -18,7 +18,6 @@ from warmspare.control.cuda_driver import CudaError
 from warmspare.control.replica import wire
 from warmspare.control.replica.errors import ProtocolError, Refused, ReplicaError, WriterGone
 from warmspare.control.replica.memory import Replica
-from warmspare.control.replica.slots import Ended, ReaderSlots, Slot, Version, laid_out
 from warmspare.control.replica.messages import (
     MAGIC,
     PROTOCOL,
@@ -30,6 +29,7 @@ from warmspare.control.replica.messages import (
     Ready,
     Released,
 )
+from warmspare.control.replica.slots import Ended, ReaderSlots, Slot, Version, laid_out
 from warmspare.control.replica.wire import Closed
 
 SLOTS: Final = 3

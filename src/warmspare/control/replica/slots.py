@@ -208,7 +208,9 @@ class ReaderSlots:
         `seals` are those that can be of this session. In a slot that was released, what had been there before is
         stale: its successor may be on its way still. Nothing is released any more.
         """
-        found = sorted((Slot(s.version, slot) for slot, s in seals.items() if s.version > self._floors[slot]), reverse=True)
+        found = sorted(
+            (Slot(s.version, slot) for slot, s in seals.items() if s.version > self._floors[slot]), reverse=True
+        )
         torn = list(itertools.takewhile(lambda slot: not is_whole(slot), found))
         self.newest = found[len(torn)] if len(torn) < len(found) else None
         return self.newest, len(torn)

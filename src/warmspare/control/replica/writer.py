@@ -17,7 +17,6 @@ from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels, Seal
 from warmspare.control.replica import wire
 from warmspare.control.replica.errors import ProtocolError, ReaderGone, ReplicaError
-from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_out
 from warmspare.control.replica.messages import (
     MAGIC,
     PROTOCOL,
@@ -29,6 +28,7 @@ from warmspare.control.replica.messages import (
     Ready,
     Released,
 )
+from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_out
 from warmspare.control.replica.wire import Closed
 
 PATIENCE_S: Final = 10.0
@@ -71,16 +71,16 @@ class Writer:
             self.layout = laid_out(hello.slots, hello.size)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
             self._tag = hello.tag
-            self._context = Context(Driver().device(gpu))
-            undo.callback(self._context.release)
-            self._kernels = Kernels(self._context)
+            self.context = Context(Driver().device(gpu))
+            undo.callback(self.context.release)
+            self._kernels = Kernels(self.context)
             undo.callback(self._kernels.close)
-            self._replica = self._context.open_shared(hello.handle, self.layout.total)
+            self._replica = self.context.open_shared(hello.handle, self.layout.total)
             undo.callback(self._replica.close)
-            self._sums = self._context.allocate(self.layout.slots * WORD_BYTES)
+            self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
             undo.callback(self._sums.free)
             once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
-            self._passed = [self._context.event(once) for _ in range(self.layout.slots)]
+            self._passed = [self.context.event(once) for _ in range(self.layout.slots)]
             undo.callback(self._close_events)
             # Only now, when all of the driver's descriptors are open.
             self._wire.be_closed_early()
@@ -139,7 +139,7 @@ class Writer:
             if self._slots.is_full and not wait:
                 return None
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
-            at = Stream(self._context, stream) if isinstance(stream, int) else stream
+            at = Stream(self.context, stream) if isinstance(stream, int) else stream
             taken = self._slots.take()
             self._queue_copy(taken, pointer, size, at)
             self._queue.put(_Queued(*taken, self._passed[taken.slot].record(at), published_ns))
@@ -172,7 +172,7 @@ class Writer:
 
     def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
         """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
-        context, total = self._context, self._sums.pointer + taken.slot * WORD_BYTES
+        context, total = self.context, self._sums.pointer + taken.slot * WORD_BYTES
         seal = self._replica.pointer + self.layout.seal(taken.slot)
         self._kernels.seal(seal, Seal(0, 0, total, 0), at)
         context.copy(self._replica.pointer + self.layout.state(taken.slot), pointer, size, at)
