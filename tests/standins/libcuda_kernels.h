@@ -190,6 +190,12 @@ int cuModuleLoadData(const Kernel **module, const char *text)
     return strstr(text, ".version") ? SUCCESS : INVALID_PTX;
 }
 
+int cuModuleUnload(const Kernel *module)
+{
+    BEGIN();
+    return module == kernels ? SUCCESS : INVALID_HANDLE;
+}
+
 int cuModuleGetFunction(const Kernel **function, const Kernel *module, const char *name)
 {
     BEGIN();

@@ -18,9 +18,10 @@ from warmspare.probes.cuda import CudaAttributes, CudaLibrary
 from warmspare.probes.driver import NvmlLibrary
 from warmspare.probes.fabric import Fabric
 from warmspare.probes.gpu import ComputeMode, Mig
-from warmspare.trials.awaited import GpuSuspend, Takeover
+from warmspare.trials.awaited import GpuSuspend
 from warmspare.trials.criu_roundtrip import CriuRoundtrip
 from warmspare.trials.peer_copy import PeerCopy
+from warmspare.trials.takeover import Takeover
 
 HOSTS: Final = Path(__file__).parent.parent / "hosts"
 TRACKS: Final = catalogue.tracks()

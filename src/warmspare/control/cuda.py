@@ -79,9 +79,9 @@ class Context:
         """A stream that waits for no other."""
         return Stream(self)
 
-    def event(self) -> Event:
-        """An event that keeps its time."""
-        return Event(self)
+    def event(self, flags: int = abi.EVENT_DEFAULT) -> Event:
+        """An event that keeps its time, unless `flags` say otherwise."""
+        return Event(self, flags)
 
     def enable_peer(self, peer: Context) -> None:
         """Let this context use the peer's memory; that it may already is no error."""
@@ -123,6 +123,10 @@ class Context:
         handle = abi.Handle()
         self.call("cuModuleLoadData", _at(handle), ptx.encode("ascii"))
         return handle
+
+    def unload(self, module: abi.Handle) -> None:
+        """Give a module and its kernels up."""
+        self.call("cuModuleUnload", module)
 
     def function(self, module: abi.Handle, name: str) -> abi.Handle:
         """A kernel of a module."""
@@ -198,10 +202,11 @@ class HostBuffer(Memory):
 class Stream:
     """Work in order. It waits for no other stream but as told."""
 
-    def __init__(self, context: Context) -> None:
-        """Make one in a context."""
-        self.context, self.handle = context, abi.Handle()
-        context.call("cuStreamCreate", _at(self.handle), abi.STREAM_NON_BLOCKING)
+    def __init__(self, context: Context, handle: int | None = None) -> None:
+        """Make one in a context, or name one of somebody else's (torch's), who also closes it."""
+        self.context, self.handle = context, abi.Handle(handle)
+        if handle is None:
+            context.call("cuStreamCreate", _at(self.handle), abi.STREAM_NON_BLOCKING)
 
     def synchronize(self) -> None:
         """Wait until all of its work is done."""
@@ -219,10 +224,10 @@ class Stream:
 class Event:
     """A moment in a stream."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, flags: int = abi.EVENT_DEFAULT) -> None:
         """Make one in a context."""
         self.context, self.handle = context, abi.Handle()
-        context.call("cuEventCreate", _at(self.handle), abi.EVENT_DEFAULT)
+        context.call("cuEventCreate", _at(self.handle), flags)
 
     def record(self, stream: Stream | None = None) -> Event:
         """Mark this moment of a stream of its context."""

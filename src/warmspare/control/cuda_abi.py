@@ -71,6 +71,8 @@ ATTRIBUTES: Final = MappingProxyType({
 
 STREAM_NON_BLOCKING: Final = 1
 EVENT_DEFAULT: Final = 0
+EVENT_BLOCKING_SYNC: Final = 1
+EVENT_DISABLE_TIMING: Final = 2
 MEM_ATTACH_GLOBAL: Final = 1
 HOST_PORTABLE: Final = 1
 IPC_LAZY_ENABLE_PEER_ACCESS: Final = 1
@@ -165,6 +167,7 @@ CALLS: Final = MappingProxyType({
     "cuEventQuery": (Handle,),
     "cuEventElapsedTime": (POINTER(c_float), Handle, Handle),
     "cuModuleLoadData": (POINTER(Handle), c_char_p),
+    "cuModuleUnload": (Handle,),
     "cuModuleGetFunction": (POINTER(Handle), Handle, c_char_p),
     "cuLaunchKernel": (Handle, *[c_uint] * 7, Handle, POINTER(c_void_p), c_void_p),
     "cuIpcGetMemHandle": (POINTER(IpcHandle), Pointer),

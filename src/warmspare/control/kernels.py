@@ -186,6 +186,11 @@ class Kernels:
         buffer.write(wrong.to_bytes(WORD_BYTES, "little"), index * WORD_BYTES)
         return (whole, self.check(buffer.pointer, buffer.size, seed)) == (Mismatch(0, None), Mismatch(1, index))
 
+    def close(self) -> None:
+        """Give them and their result up; nothing of theirs may still be at work."""
+        self._result.free()
+        self.context.unload(self._module)
+
     def _where(self) -> ctypes.c_uint64:
         return _word(self._result.pointer)
 

@@ -49,8 +49,8 @@ from warmspare.tracks.peer_requirements import (
     way_between_gpus_is_known,
 )
 from warmspare.tracks.shared import broken, driver_is_there, gpu_is_there, not_under_wsl2, platform_is_named
-from warmspare.trials.awaited import Takeover
 from warmspare.trials.nccl_allreduce import NcclAllreduce
+from warmspare.trials.takeover import Takeover
 
 TWO = "{count} GPUs: {pairs} pairs"
 ONE_ONLY = "a peer that takes over is a second GPU, and this machine has {count}"

@@ -9,12 +9,6 @@ from __future__ import annotations
 from warmspare.model.facts import Count, Proof, Seconds
 
 
-class Takeover(Proof, frozen=True, kw_only=True):
-    """The owner of a replicated buffer is killed; a whole, verified version is read on the peer."""
-
-    takeover_s: Seconds | None = None
-
-
 class GpuSuspend(Proof, frozen=True, kw_only=True):
     """A CUDA canary suspended and resumed by the driver, its bytes compared."""
 

@@ -1,0 +1,253 @@
+"""The writer's side of a replica: versions of a GPU buffer, copied to the reader's GPU and sealed there."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from warmspare.control import cuda_abi as abi
+from warmspare.control import process
+from warmspare.control.cuda import Context, Driver, Event, Stream
+from warmspare.control.cuda_driver import CudaError
+from warmspare.control.kernels import Kernels, Seal
+from warmspare.control.replica import wire
+from warmspare.control.replica.errors import ProtocolError, ReaderGone, ReplicaError
+from warmspare.control.replica.messages import (
+    MAGIC,
+    PROTOCOL,
+    Accepted,
+    Goodbye,
+    Hello,
+    Message,
+    News,
+    Ready,
+    Released,
+)
+from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_out
+from warmspare.control.replica.wire import Closed
+
+PATIENCE_S: Final = 10.0
+GONE: Final = "the reader is gone"
+CLOSED: Final = "the writer is closed"
+
+
+class _Queued(NamedTuple):
+    """A version whose copy is queued on the GPU."""
+
+    version: int
+    slot: int
+    passed: Event
+    published_ns: int
+
+
+class Writer:
+    """Keeps versions of a state on the reader's GPU. Threads may publish in turn.
+
+    It works in the primary context of its GPU, so that pointers of torch and other users of the CUDA runtime are good
+    in it. It never touches a slot that the reader has not released.
+    """
+
+    def __init__(self, gpu: str, link: wire.Link, *, timeout_s: float = PATIENCE_S) -> None:
+        """Meet the reader at `link` and open its replica for use by `gpu` (a UUID or PCI address).
+
+        Raises:
+            Refused: the reader is another user's process.
+            ReaderGone: it closed instead of saying hello.
+            ProtocolError: it speaks another version of the protocol, or something else altogether.
+            TimeoutError: it said nothing in time.
+            OSError: nobody listens at the path.
+            CudaError: the driver refuses, for instance 217: no peer access between the two GPUs.
+        """
+        with contextlib.ExitStack() as undo:
+            connected = wire.connected(link, timeout_s)
+            undo.callback(connected.close)
+            self._wire = wire.Wire(connected)
+            hello = _hello(self._wire, timeout_s)
+            self.layout = laid_out(hello.slots, hello.size)
+            self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
+            self._tag = hello.tag
+            self.context = Context(Driver().device(gpu))
+            undo.callback(self.context.release)
+            self._kernels = Kernels(self.context)
+            undo.callback(self._kernels.close)
+            self._replica = self.context.open_shared(hello.handle, self.layout.total)
+            undo.callback(self._replica.close)
+            self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
+            undo.callback(self._sums.free)
+            once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
+            self._passed = [self.context.event(once) for _ in range(self.layout.slots)]
+            undo.callback(self._close_events)
+            # Only now, when all of the driver's descriptors are open.
+            self._wire.be_closed_early()
+            undo.callback(self._wire.close)
+            self._send(Ready(PROTOCOL))
+            self._undo = undo.pop_all()
+        self._slots = WriterSlots(self.layout.slots)
+        self._publishing = threading.Lock()
+        self._marking = threading.Lock()
+        self._failure: ReplicaError | CudaError | None = None
+        self._settled = 0
+        self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        self._closed = False
+        self.published = self.sealed = self.accepted = 0
+        """The last version queued, the last known to be whole on the other GPU, the last that the reader accepted."""
+        self._teller = threading.Thread(target=self._tell, name="warmspare-replica-writer", daemon=True)
+        self._teller.start()
+
+    def __enter__(self) -> Self:
+        """Use it until the block ends."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def publish(
+        self,
+        pointer: int,
+        size: int | None = None,
+        stream: Stream | int | None = None,
+        *,
+        wait: bool = True,
+        timeout_s: float = PATIENCE_S,
+    ) -> int | None:
+        """Queue a version: `size` bytes at a device pointer, in order on `stream`; returns its number at once.
+
+        `stream` is a CUDA stream's handle (torch: `stream.cuda_stream`) or one of ours; None is the default stream.
+        The bytes must not change until the stream has passed: what is queued on it afterwards may change them.
+        Where the reader has released no slot it waits, or with `wait=False` drops the version and returns None.
+
+        Raises:
+            ValueError: the size is no multiple of 8 bytes or more than the replica holds, or the pointer is not
+                aligned to 8 bytes.
+            ReaderGone: the reader has closed or died; nothing of the writer's own is touched.
+            TimeoutError: no slot was released in time.
+            CudaError: the driver refuses.
+        """
+        published_ns = time.monotonic_ns()
+        size = self.layout.size if size is None else size
+        if pointer % WORD_BYTES or size % WORD_BYTES or not 0 < size <= self.layout.size:
+            message = f"{size} bytes at {pointer:#x}: 8-byte words are kept, at most {self.layout.size} bytes of them"
+            raise ValueError(message)
+        with self._publishing:
+            self._hear(0.0)
+            if self._slots.is_full and not wait:
+                return None
+            self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
+            at = Stream(self.context, stream) if isinstance(stream, int) else stream
+            taken = self._slots.take()
+            self._queue_copy(taken, pointer, size, at)
+            self._queue.put(_Queued(*taken, self._passed[taken.slot].record(at), published_ns))
+            self.published = taken.version
+            return taken.version
+
+    def flush(self, timeout_s: float = PATIENCE_S) -> int:
+        """Wait until all that was published is settled by the reader; returns the version that it holds then.
+
+        Raises:
+            ReaderGone, CudaError: as for `publish`.
+            TimeoutError: it is not settled in time.
+        """
+        with self._publishing:
+            last = self.published
+            self._hear_until(lambda: self._settled >= last, timeout_s, f"version {last} is not settled")
+            return self.accepted
+
+    def close(self) -> None:
+        """Let what is queued pass, say goodbye and free everything. The reader keeps its last version."""
+        with self._publishing:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+            self._teller.join()
+            with contextlib.suppress(Closed):
+                self._wire.send(Goodbye())
+            self._undo.close()
+
+    def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
+        """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
+        context, total = self.context, self._sums.pointer + taken.slot * WORD_BYTES
+        seal = self._replica.pointer + self.layout.seal(taken.slot)
+        self._kernels.seal(seal, Seal(0, 0, total, 0), at)
+        context.copy(self._replica.pointer + self.layout.state(taken.slot), pointer, size, at)
+        self._kernels.start_checksum(pointer, size, total, at)
+        self._kernels.seal(seal, Seal(taken.version, size, total, self._tag), at)
+
+    def _tell(self) -> None:
+        """The thread that waits for each version to be whole, and says so: also when nobody publishes any more."""
+        while queued := self._queue.get():
+            try:
+                queued.passed.synchronize()
+                self.sealed = queued.version
+                with self._marking:
+                    self._slots.told(queued.version, queued.slot)
+                self._send(News(queued.version, queued.slot, queued.published_ns))
+            except (CudaError, ReaderGone) as failure:
+                self._failure = self._failure or failure
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._wire.send(message)
+        except Closed as closed:
+            raise ReaderGone(GONE) from closed
+
+    def _hear_until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        self._hear(0.0)
+        while not done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                message = f"{otherwise} within {timeout_s:g} s"
+                raise TimeoutError(message)
+            self._hear(left)
+
+    def _hear(self, timeout_s: float) -> None:
+        """Take in what the reader has said by now, or says first within the time."""
+        if self._closed:
+            raise ReplicaError(CLOSED)
+        try:
+            while not self._failure and process.ready([self._wire.fileno()], timeout_s):
+                for message in self._wire.receive():
+                    self._heed(message)
+                timeout_s = 0.0
+        except Closed:
+            self._failure = ReaderGone(GONE)
+        except ProtocolError as failure:
+            self._failure = failure
+        if self._failure:
+            raise self._failure
+
+    def _heed(self, message: Message) -> None:
+        match message:
+            case Accepted(version=version):
+                self.accepted = version
+            case Released(version=version, slot=slot):
+                with self._marking:
+                    self._slots.released(version, slot)
+            case Goodbye():
+                raise Closed
+            case _:
+                problem = f"the reader sent {type(message).__name__}"
+                raise ProtocolError(problem)
+        self._settled = max(self._settled, version)
+
+    def _close_events(self) -> None:
+        for event in self._passed:
+            event.close()
+
+
+def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
+    try:
+        hello = spoken.first(Hello, timeout_s)
+    except Closed as closed:
+        raise ReaderGone(GONE) from closed
+    if (hello.magic, hello.protocol) != (MAGIC, PROTOCOL):
+        message = f"the reader speaks protocol {hello.protocol}, this is {PROTOCOL}"
+        raise ProtocolError(message)
+    return hello

@@ -1,0 +1,232 @@
+"""One writer that is killed in mid-write, the reader that takes over, and what both can be held to."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Final, cast
+
+import msgspec
+
+import warmspare
+from warmspare.control import process
+from warmspare.control.cuda import Context
+from warmspare.control.kernels import WORD_BYTES, Kernels, Seal
+from warmspare.control.lever import LeverRefused
+from warmspare.control.replica import Ended, Reader, Version
+from warmspare.control.replica.memory import Replica
+from warmspare.control.replica.slots import Slot, laid_out
+from warmspare.trials.takeover_writer import READY, REFUSED, START, seed_of
+
+SLOTS: Final = 4
+"""One more than a replica needs: two more writes are queued while one is under way."""
+WARM_VERSIONS: Final = 5
+SPREAD_S: Final = 0.05
+"""The writer is killed at a random moment of so many seconds: several versions long."""
+AGAIN_S: Final = 1.0
+"""When a version is verified for the last time, counted from the kill."""
+_PLANTED_BYTES: Final = 65_536
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
+    """What one kill showed, its times counted from just before kill(). `wrong` says what must not be, if anything.
+
+    `detect_s`: the reader heard of it; `takeover_s`: a version was verified; `verify_s` is what lies between; `gone_s`:
+    the process had ended altogether (None where that could not be told). `lag_s` is the median from a publish to its
+    acceptance. `version` was taken over; `published` was the last queued and `acknowledged` the last that the writer
+    knew to be whole, as far as it came to say so.
+    """
+
+    wrong: str | None
+    takeover_s: float
+    detect_s: float
+    verify_s: float
+    gone_s: float | None
+    lag_s: float
+    accepted: int
+    version: int
+    published: int
+    acknowledged: int
+    unsealed: int
+    torn: int
+
+    @property
+    def lost(self) -> int:
+        """Versions that were queued, and are not in the one taken over."""
+        return max(0, self.published - self.version)
+
+
+class Session:
+    """A reader in this process and a writer in another, which waits to be told to go."""
+
+    def __init__(self, source: str, target: str, size: int) -> None:
+        """Take the replica's memory on `target`, and start a writer on `source`."""
+        self._seed, self._lags = secrets.randbits(63), list[float]()
+        near, far = socket.socketpair()
+        with far:
+            self.reader = Reader(target, size, near, slots=SLOTS, on_version=self._heed)
+            self._kernels = Kernels(self.reader.context)
+            root = str(Path(warmspare.__file__).parent.parent)
+            told = (source, str(self._seed), str(far.fileno()), str(os.getpid()), root)
+            self._writer = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, *told],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(far.fileno(),),
+            )
+        self._killed_s = 0.0
+        self._gone_s: float | None = None
+        self._first: str | None = None
+
+    def be_ready(self, timeout_s: float) -> None:
+        """Wait until the writer has opened the replica.
+
+        Raises:
+            LeverRefused: the driver refused it something.
+            ChildProcessError: it ended instead.
+            TimeoutError: it has not within the time.
+        """
+        if not process.ready([self._out.fileno()], timeout_s):
+            message = f"the writer had not opened the replica within {timeout_s:g} s"
+            raise TimeoutError(message)
+        said = self._out.readline().decode()
+        if said.startswith(REFUSED):
+            code, _, detail = said.removeprefix(REFUSED).strip().partition("\t")
+            raise LeverRefused(code, detail)
+        if said.strip() != READY:
+            message = f"the writer ended before it had opened the replica (status {self._writer.wait(timeout_s)})"
+            raise ChildProcessError(message)
+
+    def run(self, timeout_s: float) -> str | None:
+        """Let it write until some versions are accepted; gives what is wrong with what arrived, or None.
+
+        Raises:
+            TimeoutError: too few arrived within the time.
+        """
+        cast("IO[bytes]", self._writer.stdin).write(b"!")
+        cast("IO[bytes]", self._writer.stdin).flush()
+        deadline = time.monotonic() + timeout_s
+        while len(self._lags) < WARM_VERSIONS:
+            if ended := self.reader.wait(0.005):
+                return f"the replica ended as {ended.how} before the kill: {ended.problem}"
+            if self.reader.refused:
+                return f"{len(self._lags)} versions arrived whole and {self.reader.refused} did not"
+            if time.monotonic() > deadline:
+                message = f"{len(self._lags)} versions arrived, and the next did not within {timeout_s:g} s"
+                raise TimeoutError(message)
+        return None
+
+    def kill(self, timeout_s: float) -> Ended | None:
+        """Kill the writer at a random moment, and wait for the first version that is verified."""
+        time.sleep(random.SystemRandom().uniform(0.0, SPREAD_S))
+        self._killed_s = time.monotonic()
+        os.kill(self._writer.pid, signal.SIGKILL)
+        ended = self.reader.wait(timeout_s)
+        if ended and ended.version:
+            self._first = self._wrong(ended.version)
+            if self.reader.writer_is_gone(timeout_s):
+                self._gone_s = time.monotonic() - self._killed_s
+        return ended
+
+    def verify_again(self, timeout_s: float) -> Kill:
+        """What the kill showed, once the process is gone for good and some time after: queued work may outlive it."""
+        ended = cast("Ended", self.reader.ended)
+        self._writer.wait(timeout_s)
+        wrongs = [self._first, self._wrong_as(ended, "once the process was gone")]
+        time.sleep(max(0.0, self._killed_s + AGAIN_S - time.monotonic()))
+        wrongs.append(self._wrong_as(ended, f"{AGAIN_S:g} s after the kill"))
+        return self._kill(ended, next(filter(None, wrongs), None))
+
+    def close(self) -> None:
+        """End both, and free the memory."""
+        if self._writer.poll() is None:
+            self._writer.kill()
+        self._writer.wait(process.KILL_GRACE_S)
+        for pipe in (self._writer.stdin, self._writer.stdout):
+            cast("IO[bytes]", pipe).close()
+        self._kernels.close()
+        self.reader.close()
+
+    @property
+    def _out(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._writer.stdout)
+
+    def _heed(self, version: Version) -> None:
+        self._lags.append(version.lag_s or 0.0)
+
+    def _wrong_as(self, ended: Ended, when: str) -> str | None:
+        wrong = ended.version and self._wrong(ended.version)
+        return f"{when}: {wrong}" if wrong else None
+
+    def _wrong(self, version: Version) -> str | None:
+        """What is wrong with a version by two instruments: its own checksum, and the pattern that it should be."""
+        found = self._kernels.check(version.pointer, version.size, seed_of(self._seed, version.number))
+        if found.wrong:
+            return f"version {version.number} was accepted with {found.wrong} wrong words, the first at {found.first}"
+        return None if self.reader.is_whole(version) else f"version {version.number} no longer has its checksum"
+
+    def _kill(self, ended: Ended, wrong: str | None) -> Kill:
+        published, acknowledged = self._said()
+        number = ended.version.number if ended.version else 0
+        if ended.how != "died" or not ended.version:
+            wrong = f"the replica ended as {ended.how}, with version {number}: {ended.problem}"
+        elif number < acknowledged:
+            wrong = f"version {acknowledged} was whole on the reader's GPU, and {number} was taken over"
+        elif published - number > SLOTS:
+            wrong = f"version {number} was taken over, and {published} had been queued into {SLOTS} slots"
+        elif self.reader.refused:
+            wrong = f"{self.reader.refused} versions that the writer's GPU had called whole were not"
+        return Kill(
+            wrong=wrong,
+            takeover_s=ended.verified_s - self._killed_s,
+            detect_s=ended.noticed_s - self._killed_s,
+            verify_s=ended.verified_s - ended.noticed_s,
+            gone_s=self._gone_s,
+            lag_s=statistics.median(self._lags),
+            accepted=len(self._lags),
+            version=number,
+            published=published,
+            acknowledged=acknowledged,
+            unsealed=ended.unsealed,
+            torn=ended.torn,
+        )
+
+    def _said(self) -> tuple[int, int]:
+        """The last version the writer said it had queued, and the last it knew to be whole."""
+        lines = self._out.read().decode().splitlines()
+        published, acknowledged = lines[-1].split() if lines else ("0", "0")
+        return int(published), int(acknowledged)
+
+
+def sees_torn(context: Context, kernels: Kernels, seed: int) -> bool:
+    """Whether the reader's verification takes what is whole and refuses what is not.
+
+    Planted are a wrong word, the seal of another session, and another version's number.
+    """
+    tag = seed | 1
+    with Replica(context, laid_out(3, _PLANTED_BYTES), tag) as replica:
+        state, total = replica.state(0), replica.state(1)
+        seal_at = replica.buffer.pointer + replica.layout.seal(0)
+        kernels.fill(state, _PLANTED_BYTES, seed)
+        kernels.start_checksum(state, _PLANTED_BYTES, total)
+        kernels.seal(seal_at, Seal(1, _PLANTED_BYTES, total, tag))
+        context.synchronize()
+        takes_whole = replica.verified(Slot(1, 0)) is not None
+        takes_other_number = replica.verified(Slot(2, 0)) is not None
+        word_at = replica.layout.state(0) + seed % (_PLANTED_BYTES // WORD_BYTES) * WORD_BYTES
+        whole = replica.buffer.read(WORD_BYTES, word_at)
+        replica.buffer.write(bytes([whole[0] ^ 1, *whole[1:]]), word_at)
+        takes_torn = replica.verified(Slot(1, 0)) is not None
+        replica.buffer.write(whole, word_at)
+        kernels.seal(seal_at, Seal(1, _PLANTED_BYTES, total, tag ^ 2))
+        context.synchronize()
+        takes_stale = replica.verified(Slot(1, 0)) is not None
+    return takes_whole and not (takes_other_number or takes_torn or takes_stale)
