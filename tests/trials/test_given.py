@@ -14,6 +14,7 @@ from warmspare.model.facts import Cause, Fact, Known, Outcome, Readings, Standin
 from warmspare.model.snapshot import Reader
 from warmspare.probes.gpu import GpuMemory, GpuProcesses, PcieLink
 from warmspare.trials.api import NotTried
+from warmspare.trials.best_pair import BestPair
 from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, in_the_way
 from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.peer_gather import Hub
@@ -100,3 +101,17 @@ def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
     readings = plus(host("h200-x2"), stuck, "gpu1")
     assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) == "stuck hung on gpu1"
     assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=True) is None
+
+
+def test_state_goes_the_fastest_way_of_a_pair_that_copies_both_ways() -> None:
+    readings = plus(host("h200-x4"), COPIED, "gpu1→gpu0", "gpu0→gpu1", "gpu2→gpu3", "gpu0→gpu2")
+    readings = plus(readings, replace(COPIED, gb_per_s=395.0), "gpu3→gpu2")
+    readings = plus(readings, replace(COPIED, gb_per_s=999.0, path="staged"), "gpu2→gpu0")
+    best = BestPair.of(readings, "host")
+    assert (best.source.subject, best.target.subject, best.nvlinks) == ("gpu3", "gpu2", 18)
+
+
+def test_without_a_pair_that_was_seen_to_copy_there_is_none() -> None:
+    for readings in (host("h100"), plus(host("h200-x2"), COPIED, PAIR)):  # one way is not enough
+        with pytest.raises(NotTried, match="no pair of GPUs has been seen to copy"):
+            BestPair.of(readings, "host")

@@ -16,7 +16,8 @@ from standins import Drivers
 from warmspare.host.experiments import _python
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials.api import at_place
-from warmspare.trials.given import Gpu, Gpus
+from warmspare.trials.best_pair import BestPair
+from warmspare.trials.given import Gpu
 from warmspare.trials.nixl_transfer import NAMED, NixlTransfer
 from warmspare.trials.run import run
 
@@ -39,7 +40,7 @@ def gpu(number: int, pcie_gb_per_s: float | None = 1e-6) -> Gpu:
     )  # fmt: skip
 
 
-PAIR = Gpus(gpus=(gpu(0), gpu(1)))
+PAIR = BestPair(source=gpu(0), target=gpu(1), nvlinks=None)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +56,9 @@ def attempt(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(corner.scratch))
 
-    def tried(fate: str = "", *plan: str, given: Gpus = PAIR, deadline_s: float = 60, folder: Path = FAKE) -> Reading:
+    def tried(
+        fate: str = "", *plan: str, given: BestPair = PAIR, deadline_s: float = 60, folder: Path = FAKE
+    ) -> Reading:
         for name, value in drivers.world(tmp_path.name, *plan, SMALL).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("FAKE_NIXL", fate)
@@ -96,13 +99,13 @@ def test_each_operation_has_its_own_transport(attempt: Try) -> None:
 
 
 def test_without_a_word_of_ucx_no_transport_is_named_and_without_a_limit_no_way(attempt: Try) -> None:
-    found = proof(attempt("silent", given=Gpus(gpus=(gpu(0, None), gpu(1, None)))))
+    found = proof(attempt("silent", given=BestPair(source=gpu(0, None), target=gpu(1, None), nvlinks=None)))
     assert (found.outcome.kind, found.transport_write, found.transport_read) == ("done", None, None)
     assert found.beyond_pcie is None
 
 
 def test_what_pcie_can_carry_is_not_said_to_be_beyond_it(attempt: Try) -> None:
-    assert proof(attempt(given=Gpus(gpus=(gpu(0, 1e6), gpu(1, 1e6))))).beyond_pcie is False
+    assert proof(attempt(given=BestPair(source=gpu(0, 1e6), target=gpu(1, 1e6), nvlinks=None))).beyond_pcie is False
 
 
 @pytest.mark.parametrize("operation", ["WRITE", "READ"])
@@ -168,10 +171,6 @@ def test_without_nixl_it_is_not_tried_and_says_where_to_put_it(attempt: Try, tmp
 
 def test_each_way_to_find_the_engines_python_has_its_words() -> None:
     assert {named_by for named_by, _ in _python._programs({"WARMSPARE_PYTHON": "x", "VIRTUAL_ENV": "x"})} == set(NAMED)  # noqa: SLF001
-
-
-def test_with_one_gpu_it_is_not_tried(attempt: Try) -> None:
-    assert absence(attempt(given=Gpus(gpus=(gpu(0),))))[0] is Cause.SKIPPED
 
 
 def test_a_check_that_is_blind_proves_nothing(attempt: Try) -> None:

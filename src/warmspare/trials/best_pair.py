@@ -1,28 +1,18 @@
-"""The pair of GPUs that a replica is tried on: one that was seen to copy, both ways and by peer access."""
+"""The pair of GPUs that state is moved between: one that was seen to copy, both ways and by peer access."""
 
 from __future__ import annotations
 
 from typing import Self
 
-import msgspec
-
 from warmspare.model.facts import Cause, Known, Readings
 from warmspare.probes import gpus
 from warmspare.trials.api import NotTried
-from warmspare.trials.given import Gpu
+from warmspare.trials.given import Pair
 from warmspare.trials.peer_copy import PeerCopy, proven
 
 
-class BestPair(msgspec.Struct, frozen=True, kw_only=True):
-    """The direction with the fastest copy: the writer's GPU is `source`, the reader owns memory of `target`."""
-
-    source: Gpu
-    target: Gpu
-
-    @property
-    def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs that the trial uses."""
-        return (self.source, self.target)
+class BestPair(Pair, frozen=True, kw_only=True):
+    """The direction with the fastest copy: state goes from `source` to `target`."""
 
     @classmethod
     def of(cls, readings: Readings, _subject: str) -> Self:
@@ -36,8 +26,7 @@ class BestPair(msgspec.Struct, frozen=True, kw_only=True):
         if not both_ways:
             raise NotTried(Cause.SKIPPED, "no pair of GPUs has been seen to copy")
         best = max(both_ways, key=lambda pair: (both_ways[pair], pair))
-        source, target = (Gpu.of(readings, name) for name in _ends(best))
-        return cls(source=source, target=target)
+        return super().of(readings, best)
 
 
 def _ends(pair: str) -> list[str]:

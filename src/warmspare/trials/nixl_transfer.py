@@ -13,7 +13,8 @@ from warmspare.host.experiments import _python
 from warmspare.model import ucx_log
 from warmspare.model.facts import Cause, Count, GbPerS, Outcome, Proof, Subject, Text
 from warmspare.trials.api import NotTried, Steps, trial
-from warmspare.trials.given import Gpus, Pair
+from warmspare.trials.best_pair import BestPair
+from warmspare.trials.given import Pair
 
 SIZE: Final = 256 * 2**20
 MIB: Final = 2**20
@@ -30,7 +31,6 @@ NAMED: Final = {
     "search_path": "the first in PATH",
     "own_python": "our own",
 }
-ONE_GPU: Final = "NIXL is tried between two GPUs, and there is one"
 
 
 Operation = Literal["WRITE", "READ"]
@@ -74,9 +74,8 @@ class _Side(msgspec.Struct, frozen=True):
 
 
 @trial(deadline=90, touches="two GPUs: at most 256 MiB, and a tenth of the free memory, of each")
-def nixl_transfer(steps: Steps, given: Gpus) -> NixlTransfer:
+def nixl_transfer(steps: Steps, pair: BestPair) -> NixlTransfer:
     """Poison, WRITE from the first GPU, check on the second; poison, READ into the second, check there."""
-    pair = _pair(given)
     python = _engine_python()
     agents = steps.prepare("start two processes", _start, python.program, steps)
     found = steps.prepare("look for NIXL", agents[1].ask, "look")
@@ -107,12 +106,6 @@ def nixl_transfer(steps: Steps, given: Gpus) -> NixlTransfer:
         beyond_pcie=slower > FASTER * pair.pcie_gb_per_s if pair.pcie_gb_per_s else None,
         size_mib=size // MIB,
     )
-
-
-def _pair(given: Gpus) -> Pair:
-    if len(given.gpus) < 2:  # noqa: PLR2004 # a pair
-        raise NotTried(Cause.SKIPPED, ONE_GPU)
-    return Pair(source=given.gpus[0], target=given.gpus[1], nvlinks=None)
 
 
 def _engine_python() -> _python.Python:
