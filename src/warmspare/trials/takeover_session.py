@@ -136,13 +136,13 @@ class Session:
                 self._gone_s = time.monotonic() - self._killed_s
         return ended
 
-    def verify_again(self, timeout_s: float) -> Kill:
+    def verify_again(self, timeout_s: float, again_s: float = AGAIN_S) -> Kill:
         """What the kill showed, once the process is gone for good and some time after: queued work may outlive it."""
         ended = cast("Ended", self.reader.ended)
         self._writer.wait(timeout_s)
         wrongs = [self._first, self._wrong_as(ended, "once the process was gone")]
-        time.sleep(max(0.0, self._killed_s + AGAIN_S - time.monotonic()))
-        wrongs.append(self._wrong_as(ended, f"{AGAIN_S:g} s after the kill"))
+        time.sleep(max(0.0, self._killed_s + again_s - time.monotonic()))
+        wrongs.append(self._wrong_as(ended, f"{again_s:g} s after the kill"))
         return self._kill(ended, next(filter(None, wrongs), None))
 
     def close(self) -> None:
