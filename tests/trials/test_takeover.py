@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 
 import pytest
-from standins import Drivers
 
-from warmspare.model.facts import Absent, Known, Outcome, Proof, Reading, Readings, Standing, known
+from standins import Drivers
+from warmspare.model.facts import Absent, Fact, Key, Known, Outcome, Proof, Reading, Readings, Standing
 from warmspare.probes import gpus
 from warmspare.trials.api import NotTried, at_place
 from warmspare.trials.awaited import PeerCopy
@@ -23,7 +25,9 @@ UUIDS: Final = (
     "GPU-68e89171-7855-c8dd-f2d1-11797f77ab20",
 )
 SMALL: Final = "memory gpu*: gives 128"
+OPEN: Final = "open the replica 1"
 DONE: Final = Outcome(kind="done")
+F = TypeVar("F", bound=Fact)
 
 
 def gpu(number: int) -> Gpu:
@@ -39,10 +43,10 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
 
 
 def tried(
-    drivers: Drivers, monkeypatch: pytest.MonkeyPatch, name: str, *plan: str
+    drivers: Drivers, monkeypatch: pytest.MonkeyPatch, *plan: str
 ) -> tuple[Reading[Proof], list[str], tuple[str, ...]]:
     steps: list[str] = []
-    for variable, value in drivers.world(name, *plan, SMALL).items():
+    for variable, value in drivers.world(re.sub(r"\W+", "-", " ".join(plan) or "honest"), *plan, SMALL).items():
         monkeypatch.setenv(variable, value)
     done = run(
         at_place("warmspare.trials.takeover:takeover"),
@@ -53,7 +57,7 @@ def tried(
 
 
 def test_an_honest_driver_is_taken_over(drivers: Drivers, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, _, left = tried(drivers, monkeypatch, "honest")
+    reading, _, left = tried(drivers, monkeypatch)
     assert isinstance(reading, Known)
     proof = reading.value
     assert isinstance(proof, Takeover)
@@ -66,28 +70,24 @@ def test_an_honest_driver_is_taken_over(drivers: Drivers, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "step", "code"),
+    ("fault", "expected"),
     [
-        ("mirror gpu0 gpu1: gives 1", "wrong", "write 1", None),
-        ("wrong page of copy gpu0 gpu1 nth3: gives 3", "wrong", "write 1", None),
-        ("wrong word of copy gpu0 gpu1 nth2: gives 3", "wrong", "write 1", None),
-        ("result of checksum gpu0 : gives 0", None, None, None),
-        ("cuDeviceCanAccessPeer gpu0 gpu1: gives 0", "refused", "open the replica 1",
-         "217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED"),
-        ("cuIpcOpenMemHandle_v2 gpu0 nth1: returns 801", "refused", "open the replica 1",
-         "801 CUDA_ERROR_NOT_SUPPORTED"),
-        ("copy gpu0 gpu1 nth2: crashes", "wrong", "write 1", None),
+        ("mirror gpu0 gpu1: gives 1", ("wrong", "write 1", None)),
+        ("wrong page of copy gpu0 gpu1 nth3: gives 3", ("wrong", "write 1", None)),
+        ("wrong word of copy gpu0 gpu1 nth2: gives 3", ("wrong", "write 1", None)),
+        ("cuDeviceCanAccessPeer gpu0 gpu1: gives 0", ("refused", OPEN, "217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED")),
+        ("cuIpcOpenMemHandle_v2 gpu0 nth1: returns 801", ("refused", OPEN, "801 CUDA_ERROR_NOT_SUPPORTED")),
+        ("copy gpu0 gpu1 nth3: crashes", ("died", "write 1", "ChildProcessError")),
+        ("copy gpu0 gpu1 nth3: returns 700", ("refused", "write 1", "700 CUDA_ERROR_ILLEGAL_ADDRESS")),
     ],
 )  # fmt: skip
 def test_a_fault_is_an_outcome(
-    drivers: Drivers, monkeypatch: pytest.MonkeyPatch, fault: str, kind: str | None, step: str, code: str | None
+    drivers: Drivers, monkeypatch: pytest.MonkeyPatch, fault: str, expected: tuple[str, str, str | None]
 ) -> None:
-    if kind is None:
-        pytest.skip("see the next test")
-    reading, _, left = tried(drivers, monkeypatch, fault.replace(" ", "-").replace("*", ""), fault)
+    reading, _, left = tried(drivers, monkeypatch, fault)
     assert isinstance(reading, Known)
     outcome = reading.value.outcome
-    assert (outcome.kind, outcome.step, outcome.code) == (kind, step, code), outcome
+    assert (outcome.kind, outcome.step, outcome.code) == expected, outcome
     assert left == ()
 
 
@@ -101,7 +101,7 @@ def test_a_fault_is_an_outcome(
     ],
 )
 def test_a_blind_check_is_no_proof(drivers: Drivers, monkeypatch: pytest.MonkeyPatch, fault: str, detail: str) -> None:
-    reading, steps, _ = tried(drivers, monkeypatch, fault.replace(" ", "-").replace("*", "all"), fault)
+    reading, steps, _ = tried(drivers, monkeypatch, fault)
     assert isinstance(reading, Absent)
     assert detail in reading.detail
     assert steps[-1] == "check the checks"
@@ -110,10 +110,32 @@ def test_a_blind_check_is_no_proof(drivers: Drivers, monkeypatch: pytest.MonkeyP
 def copies(**speeds: float | None) -> Readings:
     """Three GPUs, and copies such as `a0b1=394.0`; None is one that went through the host."""
     found = gpus.Gpus(ids=UUIDS, seen={"nvml": 3}, nvml=(0, 1, 2), pci=(None,) * 3, silent={}, instead=())
-    at = "2026-01-01T00:00:00Z"
-    entries = {("gpus", "host"): found}
+    entries: dict[Key, Reading[Any]] = {("gpus", "host"): tried_fact(found)}
     for name, speed in speeds.items():
         proof = PeerCopy(outcome=DONE, peer_access=speed is not None, path="nvlink", gb_per_s=speed or 20.0)
-        entries["peer_copy", f"gpu{name[1]}→gpu{name[3]}"] = proof  # type: ignore[assignment]
-    del at
-    return Readings({key: told(value) for key, value in entries.items()})
+        entries["peer_copy", f"gpu{name[1]}→gpu{name[3]}"] = tried_fact(proof)
+    return Readings(entries)
+
+
+def tried_fact(fact: F) -> Known[F]:
+    return Known(value=fact, standing=Standing.TRIED, at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_the_fastest_direction_is_taken() -> None:
+    readings = copies(a0b1=390.0, a1b0=394.0, a0b2=380.0, a2b0=381.0, a1b2=500.0)
+    best = BestPair.of(readings, "host")
+    assert (best.source.subject, best.target.subject) == ("gpu1", "gpu0")
+    assert best.gpus == (best.source, best.target)
+
+
+@pytest.mark.parametrize("speeds", [{}, {"a0b1": 390.0}, {"a0b1": 390.0, "a1b0": None}, {"a0b1": None, "a1b0": None}])
+def test_without_a_copy_both_ways_nothing_is_tried(speeds: dict[str, float | None]) -> None:
+    with pytest.raises(NotTried, match="no pair of GPUs has been seen to copy"):
+        BestPair.of(copies(**speeds), "host")
+
+
+def test_a_copy_that_failed_does_not_count() -> None:
+    broken = tried_fact(PeerCopy(outcome=Outcome(kind="wrong"), peer_access=True, gb_per_s=394.0))
+    readings = copies(a0b1=390.0, a1b0=394.0).plus({("peer_copy", "gpu0→gpu1"): broken})
+    with pytest.raises(NotTried):
+        BestPair.of(readings, "host")
