@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, NoReturn, cast
 
 import msgspec
 
@@ -98,17 +98,15 @@ class Session:
             message = f"the writer had not opened the replica within {timeout_s:g} s"
             raise TimeoutError(message)
         said = self._out.readline().decode()
-        if said.startswith(REFUSED):
-            code, _, detail = said.removeprefix(REFUSED).strip().partition("\t")
-            raise LeverRefused(code, detail)
         if said.strip() != READY:
-            message = f"the writer ended before it had opened the replica (status {self._writer.wait(timeout_s)})"
-            raise ChildProcessError(message)
+            self._ended_by_itself(said, timeout_s)
 
     def run(self, timeout_s: float) -> str | None:
         """Let it write until some versions are accepted; gives what is wrong with what arrived, or None.
 
         Raises:
+            LeverRefused: the driver refused the writer something.
+            ChildProcessError: it ended by itself.
             TimeoutError: too few arrived within the time.
         """
         cast("IO[bytes]", self._writer.stdin).write(b"!")
@@ -116,7 +114,9 @@ class Session:
         deadline = time.monotonic() + timeout_s
         while len(self._lags) < WARM_VERSIONS:
             if ended := self.reader.wait(0.005):
-                return f"the replica ended as {ended.how} before the kill: {ended.problem}"
+                if ended.how == "broken":
+                    return f"the replica broke: {ended.problem}"
+                self._ended_by_itself(self._out.read().decode(), timeout_s)
             if self.reader.refused:
                 return f"{len(self._lags)} versions arrived whole and {self.reader.refused} did not"
             if time.monotonic() > deadline:
@@ -136,13 +136,13 @@ class Session:
                 self._gone_s = time.monotonic() - self._killed_s
         return ended
 
-    def verify_again(self, timeout_s: float) -> Kill:
+    def verify_again(self, timeout_s: float, again_s: float = AGAIN_S) -> Kill:
         """What the kill showed, once the process is gone for good and some time after: queued work may outlive it."""
         ended = cast("Ended", self.reader.ended)
         self._writer.wait(timeout_s)
         wrongs = [self._first, self._wrong_as(ended, "once the process was gone")]
-        time.sleep(max(0.0, self._killed_s + AGAIN_S - time.monotonic()))
-        wrongs.append(self._wrong_as(ended, f"{AGAIN_S:g} s after the kill"))
+        time.sleep(max(0.0, self._killed_s + again_s - time.monotonic()))
+        wrongs.append(self._wrong_as(ended, f"{again_s:g} s after the kill"))
         return self._kill(ended, next(filter(None, wrongs), None))
 
     def close(self) -> None:
@@ -154,6 +154,14 @@ class Session:
             cast("IO[bytes]", pipe).close()
         self._kernels.close()
         self.reader.close()
+
+    def _ended_by_itself(self, said: str, timeout_s: float) -> NoReturn:
+        _, refused, why = said.partition(REFUSED)
+        if refused:
+            code, _, detail = why.strip().partition("\t")
+            raise LeverRefused(code, detail)
+        message = f"the writer ended before it was killed (status {self._writer.wait(timeout_s)})"
+        raise ChildProcessError(message)
 
     @property
     def _out(self) -> IO[bytes]:

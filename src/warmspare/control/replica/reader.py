@@ -185,8 +185,6 @@ class Reader:
                 return None
             if spoken.fileno() in ready:
                 messages = spoken.receive()
-                if self._gone is None and spoken.peer_pid:
-                    self._gone = self._undo.enter_context(process.holding(spoken.peer_pid))
                 if self._heed(spoken, messages):
                     now = time.monotonic()
                     return Ended("closed", self._found, now, now)
@@ -200,6 +198,8 @@ class Reader:
             match message:
                 case Ready(protocol=protocol) if protocol == PROTOCOL and not self._is_open:
                     self._is_open = True
+                    if spoken.peer_pid:
+                        self._gone = self._undo.enter_context(process.holding(spoken.peer_pid))
                 case News(version=version, slot=slot, published_ns=published_ns) if self._is_open:
                     with self._lock:
                         self._slots.told(version, slot)

@@ -32,6 +32,8 @@ from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_
 from warmspare.control.replica.wire import Closed
 
 PATIENCE_S: Final = 10.0
+LOOK_AGAIN_S: Final = 0.1
+"""How often a wait for the reader looks whether the GPU has failed meanwhile."""
 GONE: Final = "the reader is gone"
 CLOSED: Final = "the writer is closed"
 
@@ -205,7 +207,7 @@ class Writer:
             if left <= 0:
                 message = f"{otherwise} within {timeout_s:g} s"
                 raise TimeoutError(message)
-            self._hear(left)
+            self._hear(min(left, LOOK_AGAIN_S))
 
     def _hear(self, timeout_s: float) -> None:
         """Take in what the reader has said by now, or says first within the time."""

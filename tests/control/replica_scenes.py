@@ -1,0 +1,303 @@
+"""Scenes of a writer and a reader in two processes, each played out against the stand-in driver and checked here.
+
+`python replica_scenes.py SCENE` plays one; with `write SOCKET` or `fork SOCKET` it is the writer of a scene.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from warmspare.control import process
+from warmspare.control.kernels import Kernels
+from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer
+from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
+from warmspare.trials.takeover_session import Session
+
+A: Final = "GPU-731c59fc-2d85-9cee-6153-7dcdc0cf21fa"
+B: Final = "GPU-e9c863cf-f5c9-64e3-7d6a-b0470575a7aa"
+SIZE: Final = 256 * 1024
+PATIENCE_S: Final = 20.0
+KILLS: Final = 12
+
+
+class Seen:
+    """What a reader's callbacks were told."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.versions: list[Version] = []
+        self.deaths: list[Version | None] = []
+        self.enough = threading.Event()
+
+    def version(self, version: Version) -> None:
+        """One more was accepted."""
+        self.versions.append(version)
+        if len(self.versions) >= 3:
+            self.enough.set()
+
+
+@contextlib.contextmanager
+def played(role: str) -> Iterator[tuple[Reader, Seen, subprocess.Popen[str]]]:
+    """A reader here, and a writer of that role in another process."""
+    seen = Seen()
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "socket")
+        with Reader(B, SIZE, link, on_version=seen.version, on_death=seen.deaths.append) as reader:
+            command = [sys.executable, __file__, role, str(link)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(command, text=True, **pipes) as child:  # type: ignore[call-overload]
+                try:
+                    yield reader, seen, child
+                finally:
+                    child.kill()
+
+
+def is_right(reader: Reader, version: Version) -> bool:
+    """Whether a version is what its writer made, by the pattern and by its checksum."""
+    found = Kernels(reader.context).check(version.pointer, version.size, version.number)
+    return not found.wrong and reader.is_whole(version)
+
+
+def write(link: str) -> None:
+    """Publish version after version, each the pattern of its number; a line on stdin ends it in peace."""
+    with Writer(A, link) as writer:
+        kernels, state = Kernels(writer.context), writer.context.allocate(SIZE)
+        while not process.ready([0], 0.0):
+            kernels.fill(state.pointer, SIZE, writer.published + 1)
+            writer.publish(state.pointer)
+        os.write(1, f"{writer.flush()}\n".encode())
+
+
+def fork(link: str) -> None:
+    """As `write`, with a forked child that holds on to everything, the socket too."""
+    with Writer(A, link) as writer:
+        kernels, state = Kernels(writer.context), writer.context.allocate(SIZE)
+        kernels.fill(state.pointer, SIZE, 1)
+        writer.publish(state.pointer)
+        writer.flush()
+        if os.fork() == 0:
+            os.write(1, f"{os.getpid()}\n".encode())
+            sys.stdin.readline()
+            os._exit(0)
+        threading.Event().wait()
+
+
+def killed_at_many_moments() -> None:
+    """Whatever moment it dies at, what is taken over is whole, and the last known to be whole is not lost."""
+    for _ in range(KILLS):
+        session = Session(A, B, SIZE)
+        session.be_ready(PATIENCE_S)
+        assert session.run(PATIENCE_S) is None
+        assert session.kill(PATIENCE_S)
+        kill = session.verify_again(PATIENCE_S, again_s=0.0)
+        assert kill.wrong is None, kill
+        assert 0 < kill.acknowledged <= kill.version <= kill.published + 1, kill
+        session.close()
+
+
+def closed_in_peace() -> None:
+    """A goodbye is no death, and the last version stays when the writer's process is gone."""
+    with played("write") as (reader, seen, child):
+        assert seen.enough.wait(PATIENCE_S)
+        flushed, _ = child.communicate("\n", timeout=PATIENCE_S)
+        ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert (ended.how, seen.deaths) == ("closed", [])
+        assert ended.version == reader.newest()
+        assert ended.version
+        assert ended.version.number == int(flushed)
+        assert reader.writer_is_gone(PATIENCE_S)
+        assert is_right(reader, ended.version)
+        assert all(version.lag_s and version.lag_s > 0 for version in seen.versions)
+
+
+def death_is_told_once() -> None:
+    """The callback has the version that was taken over, once."""
+    with played("write") as (reader, seen, child):
+        assert seen.enough.wait(PATIENCE_S)
+        child.kill()
+        ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert ended.version
+        assert ended.version.number >= seen.versions[-1].number
+        assert is_right(reader, ended.version)
+    assert seen.deaths == [ended.version]
+
+
+def a_child_holds_the_socket() -> None:
+    """A forked child keeps the socket open, and the writer's death is noticed all the same."""
+    with played("fork") as (reader, _, child):
+        assert child.stdout
+        other = int(child.stdout.readline())
+        child.kill()
+        ended = reader.wait(PATIENCE_S)
+        os.kill(other, signal.SIGKILL)
+        assert ended
+        assert ended.how == "died"
+
+
+def held_versions_stay() -> None:
+    """A version that is held is not written again, however many come after it."""
+    with played("write") as (reader, seen, _):
+        assert seen.enough.wait(PATIENCE_S)
+        with reader.hold() as held:
+            assert held
+            more = len(seen.versions) + 20
+            while len(seen.versions) < more:
+                assert reader.wait(0.005) is None
+            assert is_right(reader, held)
+            assert (newest := reader.newest())
+            assert newest.number > held.number
+
+
+def read(link: str) -> None:
+    """A reader that holds what it has until it is killed."""
+    with Reader(B, SIZE, link) as reader:
+        os.write(1, b"listening\n")
+        reader.wait()
+
+
+@contextlib.contextmanager
+def being_read() -> Iterator[tuple[Writer, int, subprocess.Popen[str]]]:
+    """A writer here, its state, and a reader in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = str(Path(folder, "socket"))
+        command = [sys.executable, __file__, "read", link]
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            child.stdout.readline()
+            try:
+                with Writer(A, link) as writer:
+                    yield writer, writer.context.allocate(SIZE).pointer, child
+            finally:
+                child.kill()
+
+
+def a_reader_that_dies_harms_nobody() -> None:
+    """The writer is told so clearly, every time, and its GPU works on."""
+    with being_read() as (writer, state, child):
+        assert writer.publish(state) == 1
+        assert writer.flush(PATIENCE_S) == 1
+        child.kill()
+        child.wait()
+        for _ in range(2):
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    try:
+                        writer.publish(state)
+                    except ReaderGone:
+                        break
+        kernels = Kernels(writer.context)
+        kernels.fill(state, SIZE, 5)
+        assert kernels.check(state, SIZE, 5).wrong == 0
+
+
+def a_reader_that_lags_is_waited_for() -> None:
+    """Slots that are not released are not written: versions are dropped or waited for, as the caller likes."""
+    with being_read() as (writer, state, child):
+        writer.publish(state)
+        writer.flush(PATIENCE_S)
+        child.send_signal(signal.SIGSTOP)
+        assert [writer.publish(state, wait=False) for _ in range(4)] == [2, 3, None, None]
+        try:
+            writer.publish(state, timeout_s=0.05)
+        except TimeoutError:
+            child.send_signal(signal.SIGCONT)
+        assert writer.publish(state, timeout_s=PATIENCE_S) == 4
+        assert writer.flush(PATIENCE_S) == 4
+
+
+def what_cannot_be_published_is_refused() -> None:
+    """Sizes and pointers that are not of whole words, or of too many."""
+    with being_read() as (writer, state, _):
+        for pointer, size in ((state, 12), (state, 0), (state, SIZE + 8), (state + 4, 8)):
+            try:
+                writer.publish(pointer, size)
+            except ValueError:
+                continue
+            raise AssertionError((pointer, size))
+        assert writer.publish(state, 8) == 1
+        assert writer.flush(PATIENCE_S) == 1
+
+
+def what_a_writer_must_not_say() -> None:
+    """Each ends the session, with its reason, and never reaches the memory."""
+    ready = encoded(Ready(1))
+    spoken: list[bytes] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        encoded(News(1, 0, 0)),
+        ready + ready,
+        encoded(Ready(2)),
+        ready + encoded(News(1, 3, 0)),
+        ready + encoded(News(0, 0, 0)),
+        ready + encoded(News(1, 0, 0)) + encoded(News(1, 1, 0)),
+        ready + encoded(Accepted(1, 0)),
+    ]
+    for words in spoken:
+        near, far = socket.socketpair()
+        with far, Reader(B, SIZE, near) as reader:
+            far.sendall(words)
+            ended = reader.wait(PATIENCE_S)
+            assert ended, words
+            assert (ended.how, ended.version) == ("broken", None), (words, ended)
+            assert ProtocolError.__name__ in ended.problem, ended
+
+
+def a_lie_is_not_accepted() -> None:
+    """News of a version that was never written: it is refused, its slot released, and the session goes on."""
+    near, far = socket.socketpair()
+    with far, Reader(B, SIZE, near) as reader:
+        far.sendall(encoded(Ready(1)) + encoded(News(1, 0, 0)) + encoded(Goodbye()))
+        ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert (ended.how, ended.version, reader.refused) == ("closed", None, 1)
+
+
+def nothing_is_left() -> None:
+    """Closed again and again: descriptors, threads and GPU memory are as before."""
+    ours, others = socket.socketpair()
+    with others, Reader(B, SIZE, ours) as first:
+        before = first.context.memory().free
+        held = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(5):
+            near, far = socket.socketpair()
+            with far, Reader(B, SIZE, near):
+                pass
+        assert first.context.memory().free == before
+        assert len(list(Path("/proc/self/fd").iterdir())) == held
+        assert threading.active_count() == 2
+
+
+ROLES: Final = {"write": write, "fork": fork, "read": read}
+SCENES: Final[dict[str, Callable[[], None]]] = {
+    scene.__name__: scene
+    for scene in (
+        killed_at_many_moments,
+        closed_in_peace,
+        death_is_told_once,
+        a_child_holds_the_socket,
+        held_versions_stay,
+        a_reader_that_dies_harms_nobody,
+        a_reader_that_lags_is_waited_for,
+        what_cannot_be_published_is_refused,
+        what_a_writer_must_not_say,
+        a_lie_is_not_accepted,
+        nothing_is_left,
+    )
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        ROLES[sys.argv[1]](sys.argv[2])
+    else:
+        SCENES[sys.argv[1]]()
