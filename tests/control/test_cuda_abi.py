@@ -31,6 +31,8 @@ OF_ATTRIBUTES: Final = {
 FLAGS: Final = {
     "STREAM_NON_BLOCKING": driver.CUstream_flags.CU_STREAM_NON_BLOCKING,
     "EVENT_DEFAULT": driver.CUevent_flags.CU_EVENT_DEFAULT,
+    "EVENT_BLOCKING_SYNC": driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC,
+    "EVENT_DISABLE_TIMING": driver.CUevent_flags.CU_EVENT_DISABLE_TIMING,
     "MEM_ATTACH_GLOBAL": driver.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL,
     "HOST_PORTABLE": driver.CU_MEMHOSTALLOC_PORTABLE,
     "IPC_LAZY_ENABLE_PEER_ACCESS": driver.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS,
@@ -43,6 +45,7 @@ FLAGS: Final = {
 }  # fmt: skip
 NAMED: Final = (
     "SUCCESS", "OUT_OF_MEMORY", "INVALID_DEVICE", "PEER_ACCESS_UNSUPPORTED", "NOT_READY", "PEER_ACCESS_ALREADY_ENABLED",
+    "NOT_SUPPORTED", "TOO_MANY_PEERS",
 )  # fmt: skip
 INTEGERS: Final = {"int": 4, "unsigned int": 4, "size_t": 8, "unsigned long long": 8, "CUdeviceptr": 8, "float": 4}
 

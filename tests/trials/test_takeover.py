@@ -12,9 +12,9 @@ from standins import Drivers
 from warmspare.model.facts import Absent, Fact, Key, Known, Outcome, Proof, Reading, Readings, Standing
 from warmspare.probes import gpus
 from warmspare.trials.api import NotTried, at_place
-from warmspare.trials.awaited import PeerCopy
 from warmspare.trials.best_pair import BestPair
 from warmspare.trials.given import Gpu
+from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.run import run
 from warmspare.trials.takeover import KILLS, Takeover
 from warmspare.trials.takeover_session import SLOTS
@@ -51,7 +51,7 @@ def tried(
     done = run(
         at_place("warmspare.trials.takeover:takeover"),
         lambda event: steps.append(event.name),
-        BestPair(source=gpu(0), target=gpu(1)),
+        BestPair(source=gpu(0), target=gpu(1), nvlinks=None),
     )
     return done.reading, steps, done.left
 
