@@ -1,5 +1,7 @@
 """A machine for the little of PTX that kernels.ptx is written in: it runs the text itself, one thread after another.
 
+The threads of a warp run from one exchange between them to the next.
+
 Source: NVIDIA "Parallel Thread Execution ISA". What it does not know it refuses.
 """
 
@@ -8,11 +10,12 @@ from __future__ import annotations
 import operator
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Final
 
 BASE: Final = 0x1000
 """The address of the first byte of memory; all below it is nobody's."""
+WARP: Final = 32
 MOST_STEPS: Final = 100_000
 Number = int | float
 _BITS: Final = {"u64": 64, "b64": 64, "u32": 32}
@@ -108,9 +111,29 @@ class Kernel:
         """Run every thread of the grid; the last first, since no order is promised."""
         given = {name: kept(kind, value) for (kind, name), value in zip(self.takes, arguments, strict=True)}
         for block in reversed(range(blocks)):
-            for thread in reversed(range(threads)):
-                here = {"%ctaid.x": block, "%nctaid.x": blocks, "%ntid.x": threads, "%tid.x": thread}
-                Thread(self, memory, {**given, **here}).run()
+            for first in reversed(range(0, threads, WARP)):
+                warp = []
+                for thread in range(first, min(first + WARP, threads)):
+                    here = {"%ctaid.x": block, "%nctaid.x": blocks, "%ntid.x": threads, "%tid.x": thread}
+                    warp.append(Thread(self, memory, {**given, **here, "%laneid": thread - first}))
+                _run(warp)
+
+
+def _run(warp: list[Thread]) -> None:
+    """Run the threads of a warp, the last first, from one exchange between them to the next; to the end."""
+    running = {lane: thread.run() for lane, thread in enumerate(warp)}
+    answers: dict[int, int | None] = dict.fromkeys(running)
+    while running:
+        told: dict[int, tuple[int, int]] = {}
+        for lane in reversed(list(running)):
+            try:
+                told[lane] = running[lane].send(answers[lane])
+            except StopIteration:
+                del running[lane]
+        if told and len(told) != WARP:
+            message = "an exchange that not all threads of a warp take part in has no result"
+            raise ValueError(message)
+        answers = {lane: told[lane + by][0] if lane + by < WARP else value for lane, (value, by) in told.items()}
 
 
 class Thread:
@@ -121,8 +144,8 @@ class Thread:
         self.kernel, self.memory, self.at = kernel, memory, 0
         self.registers = {**registers, "%globaltimer": 10**18}
 
-    def run(self) -> None:
-        """Run to the end; TimeoutError if there is none."""
+    def run(self) -> Generator[tuple[int, int], int | None, None]:
+        """Run to the end; TimeoutError if there is none. Yields what is told to the thread so many lanes before."""
         for _ in range(MOST_STEPS):
             negated, guard, operation, operands = self.kernel.parts[self.at]
             self.at += 1
@@ -131,7 +154,10 @@ class Thread:
                 continue
             if operation == "ret":
                 return
-            self.step(operation, operands)
+            if operation == "shfl.sync.down.b32":
+                self.registers[operands[0]] = (yield int(self.value(operands[1])), int(operands[2])) or 0
+            else:
+                self.step(operation, operands)
         raise TimeoutError
 
     def value(self, operand: str) -> Number:
@@ -165,6 +191,12 @@ class Thread:
                 self.at = self.kernel.labels[first]
             case ["membar"]:
                 pass
+            case ["mov"] if first.startswith("{"):
+                halves, whole = (first.strip("{"), operands[1].strip("}")), int(self.value(operands[2]))
+                self.registers |= {halves[0]: kept("u32", whole), halves[1]: whole >> 32}
+            case ["mov"] if operands[1].startswith("{"):
+                low, high = self.value(operands[1].strip("{")), self.value(operands[2].strip("}"))
+                self.registers[first] = int(low) | int(high) << 32
             case _:
                 wide = {"mul.wide": "u64", "cvt.u64": "u64", "cvt.rn.f32": "f32"}.get(head, kind)
                 self.registers[first] = kept(wide, _WORKED_OUT[head](*map(self.value, operands[1:])))

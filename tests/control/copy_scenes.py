@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 
 from scenes import MUCH, SEED, SIZE, WORDS, contexts, perform, put, refusal, timed, words_of
-from warmspare.control.cuda import Context
+from warmspare.control.cuda import Context, Event
 from warmspare.control.kernels import ALL, POISON, WORD_BYTES, Expected, Kernels, Mismatch, Seal, checksum_of, word
 
 
@@ -82,16 +82,28 @@ def one_way(one: Context, other: Context) -> float:
     return MUCH / timed(one, lambda stream: one.copy_to_peer(target, source, MUCH, stream)) / 1e9
 
 
+def not_stuck() -> list[bool]:
+    """Whether a copy to a peer, and then one beside it to the host, is over: looked at once both are."""
+    events = _side_by_side()
+    for event in events:
+        event.synchronize()
+    return [event.is_over() for event in events]
+
+
 def stuck() -> list[bool]:
     """Whether a copy to a peer, and then one beside it to the host, is over: looked at once the second is."""
+    events = _side_by_side()
+    events[1].synchronize()
+    return [event.is_over() for event in events]
+
+
+def _side_by_side() -> list[Event]:
     one, other = contexts()[:2]
     near, far, pin = one.allocate(SIZE), other.allocate(SIZE), one.pin(SIZE)
     streams = one.stream(), one.stream()
     one.copy_to_peer(far, near, SIZE, streams[0])
     one.copy_out(pin.pointer, near.pointer, SIZE, streams[1])
-    events = [one.event().record(stream) for stream in streams]
-    events[1].synchronize()
-    return [event.is_over() for event in events]
+    return [one.event().record(stream) for stream in streams]
 
 
 def counters() -> list[int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from warmspare.model.nccl_log import Choice
 
 HEAD = "node-1:4242:4311 [0] NCCL INFO"
 GIB = 2**30
+LOGS = Path(__file__).with_name("logs")
 TWO_H200 = f"""\
 node-1:4242:4242 [0] NCCL INFO NCCL version 2.28.9+cuda13.0
 {HEAD} NCCL_NVLS_ENABLE set by environment to 0.
@@ -36,6 +39,17 @@ def test_two_h200() -> None:
     assert log.transports == ("P2P/CUMEM",)
     assert log.choices == (Choice(2**20, "TREE", "LL128"), Choice(GIB, "RING", "SIMPLE"))
     assert (log.transport_of(GIB), log.algorithm_of(GIB), log.algorithm_of(2**20)) == ("P2P/CUMEM", "RING", "TREE")
+    assert log.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "transport"), [("p2p_on", "P2P/direct pointer"), ("p2p_off", "SHM/direct")]
+)  # fmt: skip
+def test_what_a_real_nccl_wrote_on_two_h200(name: str, transport: str) -> None:
+    """NCCL 2.28.9, one process, 32 MiB; of lines that differ in numbers only, four are kept."""
+    log = nccl_log.read((LOGS / f"nccl_2_28_two_h200_{name}.log").read_text())
+    assert log.transports == (transport,)
+    assert (log.transport_of(2**25), log.algorithm_of(2**25)) == (transport, "RING")
     assert log.warnings == ()
 
 

@@ -39,7 +39,7 @@ def test_check(blocks: int, threads: int, wrong: list[int]) -> None:
     assert found == [len(wrong), min(wrong, default=ALL)]
 
 
-@each_grid
+@pytest.mark.parametrize(("blocks", "threads"), [(1, 32), (2, 64), (3, 32)])
 def test_checksum(blocks: int, threads: int) -> None:
     words = [0, ALL, *PATTERN[2:]]
     found = after("checksum", Memory([*words, 0]), BASE, COUNT, RESULT, blocks=blocks, threads=threads)
