@@ -155,7 +155,9 @@ static void drain(Context *context);
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     BEGIN();
-    *free_bytes = left(current->gpu);
+    static int times[GPUS];
+    unsigned told_mib = planned(~0U, "told free gpu%d nth%d", current->gpu, ++times[current->gpu]);
+    *free_bytes = told_mib == ~0U ? left(current->gpu) : (uint64_t)told_mib << 20;
     *total = 150754820096;
     return SUCCESS;
 }

@@ -28,7 +28,9 @@ COPIED: Final = HostCopy(
 )  # fmt: skip
 PINNED: Final = PinnedMemory(outcome=DONE, budget_mib=8192, bounded=True, refusal=None, pin_s=1.94)
 WALL: Final = PinnedMemory(outcome=DONE, budget_mib=480, bounded=False, refusal="2 CUDA_ERROR_OUT_OF_MEMORY", pin_s=0.2)
-MAPPED: Final = CudaVmm(outcome=DONE, reserved_gib=141, mib_freed=512, sleep_s_per_gib=0.021, wake_s_per_gib=0.031)
+MAPPED: Final = CudaVmm(
+    outcome=DONE, reserved_gib=141, mib_freed=512, freed_by="nvml", sleep_s_per_gib=0.021, wake_s_per_gib=0.031
+)
 SHARED: Final = ManagedMemory(outcome=DONE, concurrent=True, pageable=False, size_mib=64)
 
 PROOFS: Final = (
@@ -50,6 +52,8 @@ PROOFS: Final = (
     Row(proofs.pinned_copies_are_fast, (replace(COPIED, near=None, link_gb_per_s=None),), MET, None, "54.9, pageab"),
     Row(proofs.pinned_copies_are_fast, (replace(COPIED, link_gb_per_s=31.5),), MET, None, "more than its PCIe link"),
     Row(proofs.pinned_copies_are_fast, (HostCopy(outcome=WRONG),), UNMET, None, "wrong at copy in, pinned"),
+    Row(proofs.cuda_vmm_works, (MAPPED,), MET, None, "512 MiB went (seen by NVML) and came back"),
+    Row(proofs.cuda_vmm_works, (replace(MAPPED, freed_by="cuda"),), MET, None, "went (by CUDA's own word: NVML does"),
     Row(proofs.cuda_vmm_works, (MAPPED,), MET, None, "(of 141 GiB; per GiB 0.02 s to go, 0.03 s to come back)"),
     Row(
         proofs.cuda_vmm_works, (replace(MAPPED, reserved_gib=32, reserve_refusal="2 OOM"),), MET, None,

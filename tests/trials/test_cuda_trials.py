@@ -98,6 +98,7 @@ def test_an_honest_driver_gives_addresses_and_takes_memory_back(tried: Try) -> N
     proof = tried("cuda_vmm")
     assert isinstance(proof, CudaVmm)
     assert (proof.outcome, proof.reserved_gib, proof.reserve_refusal, proof.mib_freed) == (DONE, 140, None, 96)
+    assert proof.freed_by == "nvml"
     assert min(proof.sleep_s_per_gib or 0, proof.wake_s_per_gib or 0) > 0
 
 
@@ -194,6 +195,23 @@ def test_a_range_as_large_as_the_gpu_may_be_refused_beside_one_that_is_not(tried
     proof = tried("cuda_vmm", "cuMemAddressReserve gpu1 nth2: returns 2")
     assert isinstance(proof, CudaVmm)
     assert (proof.outcome, proof.reserved_gib, proof.reserve_refusal) == (DONE, 32, OOM)
+
+
+def test_that_memory_came_back_is_not_taken_from_cuda_alone(tried: Try) -> None:
+    proof = tried("cuda_vmm", "leak gpu1: gives 1", "told free gpu1 nth4: gives 2000")
+    assert ended(proof) == ("wrong", "see what came back", None)
+
+
+def test_what_nvml_sees_come_back_has_come_back(tried: Try) -> None:
+    seen = tried("cuda_vmm", "told free gpu1 nth[34]: gives 900")
+    assert isinstance(seen, CudaVmm)
+    assert (seen.outcome, seen.freed_by) == (DONE, "nvml")
+
+
+def test_where_nvml_is_silent_the_proof_says_that_cuda_vouches_for_itself(tried: Try) -> None:
+    proof = tried("cuda_vmm", "nvmlDeviceGetMemoryInfo*: returns 3")
+    assert isinstance(proof, CudaVmm)
+    assert (proof.outcome, proof.freed_by) == (DONE, "cuda")
 
 
 def test_where_they_may_only_take_turns_the_cpu_does_not_touch_what_the_gpu_uses(tried: Try) -> None:

@@ -72,8 +72,9 @@ def pinned_copies_are_fast(proof: Each[HostCopy]) -> Finding:
     )
 
 
-REMAPPED = "{mib_freed} MiB went and came back under the same addresses, content right"
+REMAPPED = "{mib_freed} MiB went ({seen}) and came back under the same addresses, content right"
 REMAPPED += " (of {reserved_gib} GiB{refusal}; per GiB {sleep_s:.2f} s to go, {wake_s:.2f} s to come back)"
+SEEN_BY = {"nvml": "seen by NVML", "cuda": "by CUDA's own word: NVML does not tell"}
 NOT_WHOLE = ", the GPU's whole size was refused: {refusal}"
 
 
@@ -85,6 +86,7 @@ def cuda_vmm_works(proof: Each[CudaVmm]) -> Finding:
     return broken(proof) or met(
         REMAPPED,
         mib_freed=proof.mib_freed,
+        seen=SEEN_BY[proof.freed_by or "cuda"],
         reserved_gib=proof.reserved_gib,
         refusal=NOT_WHOLE.format(refusal=proof.reserve_refusal) if proof.reserve_refusal else "",
         sleep_s=proof.sleep_s_per_gib,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar, Final, NamedTuple
 
 from warmspare.control import host_memory, vmm
@@ -10,6 +11,7 @@ from warmspare.control.kernels import POISON
 from warmspare.model.facts import Cause, Count, Kind, Outcome, Proof, Seconds, Text
 from warmspare.probes.gpus import GPU
 from warmspare.trials.api import NotTried, Steps, trial
+from warmspare.trials.free_memory import Free, Instrument, free, more
 from warmspare.trials.given import Gpu
 from warmspare.trials.on_gpu import GIB, MIB, SHARE, Ready, ready, seed
 
@@ -20,6 +22,9 @@ CHUNKS: Final = 8
 WORD32_BYTES: Final = 4
 CAME_BACK: Final = 0.9
 """The part of the memory that must be seen to come back: what others use of the GPU changes meanwhile."""
+SETTLED_S: Final = 1.0
+"""How long it may take until it is seen: the driver gives back in its own time."""
+LOOK_AGAIN_S: Final = 0.05
 
 
 class CudaVmm(Proof, frozen=True, kw_only=True):
@@ -27,7 +32,8 @@ class CudaVmm(Proof, frozen=True, kw_only=True):
 
     `reserved_gib` is the largest range of addresses that was reserved at once, and `reserve_refusal` what a range as
     large as the GPU's memory was refused with, if it was. `mib_freed` is what the GPU had more to give while the memory
-    was away. Times are for a GiB: to copy out and give away, and to create, map and copy back in.
+    was away, as `freed_by` says: NVML, or where that is silent CUDA itself, whose own word it then is. Times are for a
+    GiB: to copy out and give away, and to create, map and copy back in.
     """
 
     KIND: ClassVar[Kind] = GPU
@@ -35,6 +41,7 @@ class CudaVmm(Proof, frozen=True, kw_only=True):
     reserved_gib: Count | None = None
     reserve_refusal: Text | None = None
     mib_freed: Count | None = None
+    freed_by: Instrument | None = None
     sleep_s_per_gib: Seconds | None = None
     wake_s_per_gib: Seconds | None = None
 
@@ -123,8 +130,8 @@ class Tenant:
 def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
     """A range of real size is reserved, since small ones work where large ones do not; the chunks lie all over it.
 
-    That the memory comes back while it sleeps is seen by what the GPU has to give, and that the content does, by the
-    GPU's own check, after what was there was overwritten.
+    That the memory comes back while it sleeps is asked of NVML, and that the content does is seen by the GPU's own
+    check, after what was there was overwritten.
     """
     at = ready(steps, gpu)
     step = steps("ask for the granularity", vmm.granularity, at.context)
@@ -138,9 +145,9 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
     steps("create, map and fill", tenant.move_in, step)
     if problem := steps("check", tenant.problem):
         steps.wrong(problem)
-    mapped = steps("see what is free", at.context.memory).free
+    mapped = steps("see what is free", free, at.context, gpu.nvml)
     steps("sleep", tenant.sleep)
-    freed = steps("see what came back", at.context.memory).free - mapped
+    freed = steps("see what came back", _freed, at.context, gpu.nvml, mapped, int(CAME_BACK * CHUNKS * size))
     if freed < CAME_BACK * CHUNKS * size:
         steps.wrong(f"{CHUNKS * size // MIB} MiB were given away, and the GPU has {freed // MIB} MiB more to give")
     steps("map again", tenant.map_again)
@@ -155,9 +162,22 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
         reserved_gib=range_.size // GIB,
         reserve_refusal=refusal,
         mib_freed=freed // MIB,
+        freed_by=mapped.by,
         sleep_s_per_gib=round(steps.took_s["sleep"] / gib, 4),
         wake_s_per_gib=round((steps.took_s["map again"] + steps.took_s["copy back"]) / gib, 4),
     )
+
+
+def _freed(context: Context, index: int | None, mapped: Free, enough: int) -> int:
+    """How many bytes more there are to give than before, by the instrument that told the first number."""
+    deadline = time.monotonic() + SETTLED_S
+    while True:
+        freed = more(context, index, mapped)
+        if freed is None:
+            raise NotTried(Cause.INVALID, "NVML says no more what is free")
+        if freed >= enough or time.monotonic() > deadline:
+            return freed
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _as_large(range_: vmm.Reservation, context: Context, step: int) -> tuple[vmm.Reservation, str | None]:
