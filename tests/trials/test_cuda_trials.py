@@ -197,6 +197,18 @@ def test_a_range_as_large_as_the_gpu_may_be_refused_beside_one_that_is_not(tried
     assert (proof.outcome, proof.reserved_gib, proof.reserve_refusal) == (DONE, 32, OOM)
 
 
+def test_a_wall_of_pinned_memory_is_no_fault_of_virtual_memory(tried: Try) -> None:
+    proof = tried("cuda_vmm", "pinned memory: gives 50")
+    assert isinstance(proof, CudaVmm)
+    assert (proof.outcome, proof.mib_freed) == (DONE, 48)
+
+
+def test_without_any_pinned_memory_nothing_is_said_of_virtual_memory(tried: Try) -> None:
+    absent = tried("cuda_vmm", "cuMemHostAlloc *: returns 2")
+    assert isinstance(absent, Absent)
+    assert absent.cause is Cause.SKIPPED
+
+
 def test_that_memory_came_back_is_not_taken_from_cuda_alone(tried: Try) -> None:
     proof = tried("cuda_vmm", "leak gpu1: gives 1", "told free gpu1 nth4: gives 2000")
     assert ended(proof) == ("wrong", "see what came back", None)

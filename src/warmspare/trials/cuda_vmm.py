@@ -138,7 +138,8 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
     size = min(MOST, at.share, host_memory.free_bytes() // SHARE) // CHUNKS // step * step
     if not size:
         raise NotTried(Cause.SKIPPED, f"a tenth of the free memory is less than {CHUNKS * step // MIB} MiB")
-    copy = steps.prepare("pin memory for the copy", at.context.pin, CHUNKS * size)
+    copy = steps.prepare("pin memory for the copy", _pinned, at.context, size, step)
+    size = copy.size // CHUNKS
     range_ = steps("reserve 32 GiB", vmm.Reservation, at.context, REAL)
     range_, refusal = steps("reserve as much as the GPU has", _as_large, range_, at.context, step)
     tenant = Tenant(at, range_, size, copy)
@@ -166,6 +167,17 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
         sleep_s_per_gib=round(steps.took_s["sleep"] / gib, 4),
         wake_s_per_gib=round((steps.took_s["map again"] + steps.took_s["copy back"]) / gib, 4),
     )
+
+
+def _pinned(context: Context, size: int, step: int) -> HostBuffer:
+    """Memory for so many chunks of `size`, or of as much less as can be pinned: how much can is another trial's."""
+    while True:
+        try:
+            return context.pin(CHUNKS * size)
+        except CudaError as error:
+            size = size // 2 // step * step
+            if not size:
+                raise NotTried(Cause.SKIPPED, f"no memory for the copy could be pinned: {error}") from None
 
 
 def _freed(context: Context, index: int | None, mapped: Free, enough: int) -> int:
