@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
@@ -73,6 +74,20 @@ def test_a_worker_that_dies_is_told_and_none_is_left(ready: Callable[[], speed.W
         speed._rate(2, ready, 0.01, 1)  # noqa: SLF001 # with a work of ours
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_one_worker_that_is_lost_does_not_leave_us_waiting_with_the_others(tmp_path: Path) -> None:
+    def ready() -> speed.Work:
+        try:
+            (tmp_path / "first").mkdir()
+        except FileExistsError:
+            return _nap
+        return _die()
+
+    began = time.monotonic()
+    with pytest.raises(ChildProcessError, match="without an answer"):
+        speed._rate(3, ready, 0.01, 2)  # noqa: SLF001 # with a work of ours
+    assert time.monotonic() - began < 5
 
 
 def test_figures_are_there_and_plausible() -> None:

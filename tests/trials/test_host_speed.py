@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -75,6 +76,16 @@ def test_installed_tools_add_theirs_and_one_that_fails_is_told(tmp_path: Path, m
     assert [lack for lack in speed.lacking if "fio" in lack] == [
         "disk_fio_random_write_per_s: fio ended with status 1: no O_DIRECT here"
     ]
+
+
+def test_a_figure_that_cannot_be_had_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> float:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # as a limit of processes does
+
+    found = measuring._Found()  # noqa: SLF001 # a part of the trial
+    monkeypatch.setattr(measuring.speed, "hashing", refuse)
+    measuring._cpu(found, 64)  # noqa: SLF001
+    assert found.lacking == [f"cpu_{n}: {os.strerror(errno.EAGAIN)}" for n in ("1_thread", "n_threads")]
 
 
 @pytest.mark.root

@@ -109,11 +109,11 @@ def _rate(workers: int, ready: Callable[[], Work], seconds: float, rounds: int) 
                     _worker(parent, ready, seconds, [gate.fileno() for gate, _ in gates], tell.fileno())
                 pids.append(pid)
             tell.close()
-            _exactly(told, workers * len(READY))
+            _exactly(told, workers * len(READY), pids)
             best = 0.0
             for _, gate in gates:
                 gate.close()
-                best = max(best, sum(rate for (rate,) in RATE.iter_unpack(_exactly(told, workers * RATE.size))))
+                best = max(best, sum(rate for (rate,) in RATE.iter_unpack(_exactly(told, workers * RATE.size, pids))))
             return best
         finally:
             for pid in pids:
@@ -141,19 +141,27 @@ def _worker(parent: int, ready: Callable[[], Work], seconds: float, gates: list[
             while (took := time.perf_counter() - began) < seconds or not done:
                 done += work()
             os.write(tell, RATE.pack(done / took))
-    finally:
         os._exit(0)
+    finally:
+        os._exit(1)
 
 
-def _exactly(told: FileIO, size: int) -> bytes:
+def _exactly(told: FileIO, size: int, workers: list[int]) -> bytes:
+    """So many bytes of all of them; the others would wait for one that is lost, and we for them."""
     data = b""
     while len(data) < size:
-        more = told.read(size - len(data))
-        if not more:
+        more = told.read(size - len(data)) if process.ready([told.fileno()], process.LOOK_AGAIN_S) else None
+        if more == b"" or (more is None and any(map(_is_lost, workers))):
             message = "a worker ended without an answer"
             raise ChildProcessError(message)
-        data += more
+        data += more or b""
     return data
+
+
+def _is_lost(worker: int) -> bool:
+    """Whether it ended, and not because it was done; it is left to be reaped."""
+    ended = os.waitid(os.P_PID, worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return ended is not None and (ended.si_code, ended.si_status) != (os.CLD_EXITED, 0)
 
 
 def free_memory_bytes() -> int:

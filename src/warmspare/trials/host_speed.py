@@ -51,11 +51,11 @@ class _Found:
             self.lacking.append(f"{name}: {why_none}"[:200])
 
     def ask(self, name: Name, tool: Callable[..., float | None], *arguments: Any) -> None:  # noqa: ANN401 # the tool's
-        """Take a figure of a tool that may not be installed, which is no lack."""
+        """Take a figure of a tool that may not be installed, which is no lack; one that cannot be had costs no other."""
         try:
             self.add(name, tool(*arguments))
-        except speed_tools.Unusable as error:
-            self.add(name, None, str(error))
+        except (speed_tools.Unusable, OSError) as error:
+            self.add(name, None, (error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 @trial(
@@ -96,8 +96,8 @@ def host_speed(steps: Steps) -> HostSpeed:
 
 
 def _cpu(found: _Found, threads: int) -> None:
-    found.add("cpu_1_thread", speed.hashing(1, SLOT_S, REPEATS))
-    found.add("cpu_n_threads", speed.hashing(threads, SLOT_S, REPEATS))
+    found.ask("cpu_1_thread", speed.hashing, 1, SLOT_S, REPEATS)
+    found.ask("cpu_n_threads", speed.hashing, threads, SLOT_S, REPEATS)
 
 
 def _memory(found: _Found, threads: int) -> None:
@@ -105,14 +105,16 @@ def _memory(found: _Found, threads: int) -> None:
     if total < speed.LEAST_COPIED:
         found.lacking.append(f"memory: a tenth of what is free is {total // 2**20} MiB, which caches would hold")
         return
-    found.add("memory_1_thread", speed.copying(1, total, SLOT_S, REPEATS))
-    many = min(threads, speed.COPIERS)
-    found.add("memory_n_threads", speed.copying(many, total, SLOT_S, REPEATS))
+    found.ask("memory_1_thread", speed.copying, 1, total, SLOT_S, REPEATS)
+    found.ask("memory_n_threads", speed.copying, min(threads, speed.COPIERS), total, SLOT_S, REPEATS)
 
 
 def _process_start(found: _Found) -> None:
     program = find_program("true", os.environ)
-    found.add("process_start_ms", speed.starting(program, SLOT_S) if program else None, "there is no program true")
+    if program:
+        found.ask("process_start_ms", speed.starting, program, SLOT_S)
+    else:
+        found.add("process_start_ms", None, "there is no program true")
 
 
 def _places(scratch: Path) -> list[tuple[Place, Path, str]]:
