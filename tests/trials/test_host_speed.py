@@ -51,7 +51,7 @@ def measured(trial: Trial = TRIAL, told: list[StepEvent] | None = None) -> HostS
 def test_it_measures_what_is_here() -> None:
     speed = measured()
     assert speed.outcome.kind == "done"
-    assert speed.threads == len(os.sched_getaffinity(0))
+    assert speed.threads == measuring._threads() <= len(os.sched_getaffinity(0))  # noqa: SLF001 # what it counts
     names = [one.name for one in speed.measures]
     assert len(names) == len(set(names))
     assert set(names) >= ALWAYS
@@ -76,6 +76,18 @@ def test_installed_tools_add_theirs_and_one_that_fails_is_told(tmp_path: Path, m
     assert [lack for lack in speed.lacking if "fio" in lack] == [
         "disk_fio_random_write_per_s: fio ended with status 1: no O_DIRECT here"
     ]
+
+
+@pytest.mark.parametrize(
+    ("quota", "free", "threads"), [(None, 2**40, 64), (0.5, 2**40, 1), (2.5, 2**40, 3), (None, 64 * 2**20, 3)]
+)
+def test_there_are_as_many_threads_as_a_quota_and_a_tenth_of_memory_bear(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, free: int, threads: int
+) -> None:
+    monkeypatch.setattr(measuring.cpu_share, "cpus", lambda: 64)
+    monkeypatch.setattr(measuring.cpu_share, "quota", lambda: quota)
+    monkeypatch.setattr(measuring.host_memory, "free_bytes", lambda: free)
+    assert measuring._threads() == threads  # noqa: SLF001 # a part of the trial
 
 
 def test_a_figure_that_cannot_be_had_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

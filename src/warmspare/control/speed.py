@@ -10,14 +10,12 @@ import ctypes
 import hashlib
 import mmap
 import os
-import re
 import signal
 import statistics
 import struct
 import time
 from collections.abc import Callable
 from io import FileIO
-from pathlib import Path
 from typing import Final, NoReturn
 
 from warmspare.control import process
@@ -33,11 +31,8 @@ LEAST_COPIED: Final = 64 * 2**20
 """Below this a copy shows the caches."""
 RATE: Final = struct.Struct("d")
 READY: Final = b"r"
-
-
-def cpus() -> int:
-    """How many CPUs we may run on."""
-    return len(os.sched_getaffinity(0))
+WORKER_BYTES: Final = 2 * 2**20
+"""What a worker takes of memory by itself: the pages of Python that it touches, and its tables."""
 
 
 def hashing(workers: int, seconds: float, rounds: int) -> float:
@@ -162,34 +157,3 @@ def _is_lost(worker: int) -> bool:
     """Whether it ended, and not because it was done; it is left to be reaped."""
     ended = os.waitid(os.P_PID, worker, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     return ended is not None and (ended.si_code, ended.si_status) != (os.CLD_EXITED, 0)
-
-
-def free_memory_bytes() -> int:
-    """What may still be used: of the machine, and of every memory cgroup that we are in.
-
-    Files in a group's page cache count as free, since the kernel drops them. Source: proc_meminfo(5), cgroup-v2.rst.
-    """
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    free = [int(found[1]) * 1024] if found else [0]
-    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-        number, controllers, path = line.split(":", 2)
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        if "memory" in controllers.split(","):
-            root, names = Path("/sys/fs/cgroup/memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        elif number == "0":
-            root, names = Path("/sys/fs/cgroup"), ("memory.max", "memory.current")
-        else:
-            continue
-        free += [left for n in range(len(parts) + 1) if (left := _left(root.joinpath(*parts[:n]), *names)) is not None]
-    return max(0, min(free))
-
-
-def _left(group: Path, limit: str, used: str) -> int | None:
-    """What a group has left; None where it has no limit, or none that we can see."""
-    try:
-        most, taken = (Path(group, name).read_text(encoding="ascii").strip() for name in (limit, used))
-        told = dict(re.findall(r"^(\w+) (\d+)$", Path(group, "memory.stat").read_text(encoding="ascii"), re.MULTILINE))
-    except OSError:
-        return None
-    cached = int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))
-    return int(most) - int(taken) + cached if most.isdigit() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import platform
 import shutil
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from warmspare.control import speed, speed_tools
+from warmspare.control import cpu_share, host_memory, speed, speed_tools
 from warmspare.control.file_speed import IN_MEMORY, LEAST, Files, free_bytes, kind_of
 from warmspare.control.process import find_program
 from warmspare.model.facts import Outcome
@@ -32,6 +33,8 @@ MOST_FILES: Final = 256 * 2**20
 SLOT_S: Final = 0.12
 """How long one repeat of one figure takes, about."""
 REPEATS: Final = 3
+THROTTLED_S: Final = 1.0
+"""And under a quota of CPU time, which is dealt out in periods of a tenth of a second: then one repeat of many."""
 WINDOWS: Final = frozenset({"9p", "drvfs", "virtiofs"})
 """What WSL mounts the Windows disk as. Source: microsoft/WSL, wsl.conf's automount, virtiofs in .wslconfig."""
 
@@ -51,7 +54,7 @@ class _Found:
             self.lacking.append(f"{name}: {why_none}"[:200])
 
     def ask(self, name: Name, tool: Callable[..., float | None], *arguments: Any) -> None:  # noqa: ANN401 # the tool's
-        """Take a figure of a tool that may not be installed, which is no lack; one that cannot be had costs no other."""
+        """Take a figure of a tool that may not be installed, no lack; one that cannot be had costs no other."""
         try:
             self.add(name, tool(*arguments))
         except (speed_tools.Unusable, OSError) as error:
@@ -72,7 +75,7 @@ def host_speed(steps: Steps) -> HostSpeed:
     all that fit into the time: the best would be the one that something had made easy. Reads follow
     posix_fadvise(DONTNEED), and are left out where the pages stay; a hypervisor's own cache is not seen.
     """
-    found, threads = _Found(), speed.cpus()
+    found, threads = _Found(), steps.prepare("count the CPUs", _threads)
     places = steps.prepare("find file systems", _places, steps.scratch)
     steps("cpu", _cpu, found, threads)
     steps("memory", _memory, found, threads)
@@ -95,18 +98,30 @@ def host_speed(steps: Steps) -> HostSpeed:
     )
 
 
+def _threads() -> int:
+    """As many as there are CPUs for, by a cgroup's quota too, and as a tenth of the free memory holds."""
+    quota = cpu_share.quota()
+    by_quota = cpu_share.cpus() if quota is None else math.ceil(quota)
+    return max(1, min(cpu_share.cpus(), by_quota, host_memory.free_bytes() // SHARE // speed.WORKER_BYTES))
+
+
+def _slots() -> tuple[float, int]:
+    """How long a repeat of work on the CPUs takes, and how many there are."""
+    return (SLOT_S, REPEATS) if cpu_share.quota() is None else (THROTTLED_S, 1)
+
+
 def _cpu(found: _Found, threads: int) -> None:
-    found.ask("cpu_1_thread", speed.hashing, 1, SLOT_S, REPEATS)
-    found.ask("cpu_n_threads", speed.hashing, threads, SLOT_S, REPEATS)
+    found.ask("cpu_1_thread", speed.hashing, 1, *_slots())
+    found.ask("cpu_n_threads", speed.hashing, threads, *_slots())
 
 
 def _memory(found: _Found, threads: int) -> None:
-    total = min(speed.free_memory_bytes() // SHARE, MOST_MEMORY)
+    total = min(host_memory.free_bytes() // SHARE, MOST_MEMORY)
     if total < speed.LEAST_COPIED:
         found.lacking.append(f"memory: a tenth of what is free is {total // 2**20} MiB, which caches would hold")
         return
-    found.ask("memory_1_thread", speed.copying, 1, total, SLOT_S, REPEATS)
-    found.ask("memory_n_threads", speed.copying, min(threads, speed.COPIERS), total, SLOT_S, REPEATS)
+    found.ask("memory_1_thread", speed.copying, 1, total, *_slots())
+    found.ask("memory_n_threads", speed.copying, min(threads, speed.COPIERS), total, *_slots())
 
 
 def _process_start(found: _Found) -> None:
@@ -136,7 +151,7 @@ def _files(found: _Found, place: Place, root: Path, scratch: Path) -> None:
     with _folder(root, scratch) as folder:
         budget = min(free_bytes(folder) // SHARE, MOST_FILES)
         if place == "tmpfs":
-            budget = min(budget, speed.free_memory_bytes() // SHARE)
+            budget = min(budget, host_memory.free_bytes() // SHARE)
         if budget < LEAST:
             found.lacking.append(f"{place}: a tenth of what is free is {budget // 2**20} MiB")
             return
