@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 import pytest
 
 from warmspare.control import file_speed, speed, speed_tools
-from warmspare.control.file_speed import CHUNK, LEAST, Files, kind_of
+from warmspare.control.file_speed import CHUNK, LEAST, PAGE, Files, kind_of
 from worlds import fake
 
 MOUNTS: Final = r"""22 28 0:20 / /proc rw,nosuid - proc proc rw
@@ -107,6 +107,16 @@ def test_files_are_written_within_the_budget_and_cleared_by_whoever_owns_the_fol
     assert LEAST <= (tmp_path / "data").stat().st_size <= 3 * CHUNK
     assert files.creating() > 0
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_no_block_is_written_twice_so_that_none_can_be_kept_once(tmp_path: Path) -> None:
+    files = Files(tmp_path, 4 * CHUNK, 10)
+    blocks: set[bytes] = set()
+    for _ in range(2):
+        files.writing(1)
+        data = (tmp_path / "data").read_bytes()
+        blocks |= {data[at : at + PAGE] for at in range(0, len(data), PAGE)}
+    assert len(blocks) == 2 * 4 * CHUNK // PAGE
 
 
 def test_a_slow_disk_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

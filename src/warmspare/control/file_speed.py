@@ -12,6 +12,8 @@ from typing import Final
 
 CHUNK: Final = 4 * 2**20
 PAGE: Final = 4096
+SHIFT: Final = 61
+"""By how many bytes each chunk's data begin later than the last one's: no two blocks of a file are then the same."""
 LEAST: Final = 2 * CHUNK
 """The smallest file that says anything of a sequential speed, in bytes."""
 SAMPLES: Final = 16
@@ -44,11 +46,11 @@ class Files:
     """Measures in one folder, with files of at most `budget_bytes` together, each figure in about `slot_s`."""
 
     def __init__(self, folder: Path, budget_bytes: int, slot_s: float) -> None:
-        """Nothing is written yet; random data, so that no file system can leave it out or make it small."""
+        """Nothing is written yet; random data, which no file system can leave out, make small, or keep once."""
         self._data, self._folder, self._slot_s = folder / "data", folder, slot_s
         self._most = budget_bytes // CHUNK * CHUNK
-        self._chunk = os.urandom(CHUNK)
-        self._size = 0
+        self._random = memoryview(os.urandom(2 * CHUNK))
+        self._size = self._written = 0
 
     @property
     def size_bytes(self) -> int:
@@ -70,7 +72,9 @@ class Files:
         try:
             began = time.perf_counter()
             for _ in range(size // CHUNK):
-                if os.write(descriptor, self._chunk) != CHUNK:
+                begin = self._written * SHIFT % CHUNK
+                self._written += 1
+                if os.write(descriptor, self._random[begin : begin + CHUNK]) != CHUNK:
                     message = "a write came to its end early"
                     raise OSError(message)
             os.fsync(descriptor)
@@ -122,7 +126,7 @@ class Files:
             began = time.perf_counter()
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, self._chunk[:PAGE])
+                os.write(descriptor, self._random[:PAGE])
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
