@@ -109,6 +109,7 @@ EDITS: Final[dict[str, Edit]] = {
     "a figure twice": lambda made: made["run"]["speed"].update(measures=made["run"]["speed"]["measures"] * 2),
     "an unknown figure": lambda made: made["run"]["speed"]["measures"][0].update(name="\x1b[31m"),
     "a figure of nothing": lambda made: made["run"]["speed"]["measures"][0].update(value=0),
+    "a figure next to nothing": lambda made: made["run"]["speed"]["measures"][0].update(value=5e-324),
     "a figure without end": lambda made: made["run"]["speed"]["measures"][0].update(value=1e300),
     "another unit": lambda made: made["run"]["speed"]["measures"][0].update(unit="ms"),
     "another direction": lambda made: made["run"]["speed"]["measures"][0].update(higher_is_better=False),

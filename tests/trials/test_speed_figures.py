@@ -90,7 +90,7 @@ def test_every_figure_has_its_unit_and_direction_and_not_another() -> None:
     }
 
 
-@pytest.mark.parametrize("value", [0, -1, 1e13, "1", None])
+@pytest.mark.parametrize("value", [0, -1, 5e-324, 1e13, "1", None])
 def test_no_figure_is_zero_negative_or_absurd(value: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({**msgspec.to_builtins(measure("cpu_1_thread", 1)), "value": value}, Measure)

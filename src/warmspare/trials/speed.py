@@ -48,7 +48,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One figure of a host. GB are decimal; `1/s` are operations a second."""
 
     name: Name
-    value: Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+    value: Annotated[float, msgspec.Meta(ge=1e-12, le=1e12)]
     unit: Unit
     higher_is_better: bool
 
