@@ -148,6 +148,13 @@ def test_where_the_kernel_cannot_be_asked_pages_count_as_dropped(
 JOB: Final = '{{"jobs": [{{"error": {error}, "read": {{"iops": {r}}}, "write": {{"iops": {w}}}}}]}}'
 
 
+def test_what_a_tool_says_names_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = fake(tmp_path / "tool", 'echo "fio: failed to open $PWD/fio" >&2; exit 1')
+    monkeypatch.setenv("WARMSPARE_FIO", script)
+    with pytest.raises(speed_tools.Unusable, match=r"failed to open its folder/fio$"):
+        speed_tools.fio(tmp_path, "randread", LEAST)
+
+
 def test_tools_that_are_not_installed_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WARMSPARE_FIO", "/nope")
     monkeypatch.setenv("WARMSPARE_SYSBENCH", "/nope")

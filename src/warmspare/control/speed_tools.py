@@ -87,6 +87,7 @@ def _ran(name: str, *arguments: str, cwd: Path | None = None) -> str | None:
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or error.stdout.strip() or "nothing").splitlines()[-1]
+        last = last.replace(str(cwd), "its folder") if cwd else last  # a run's file is given to others
         message = f"{name} ended with status {error.returncode}: {last}"[:200]
     except subprocess.TimeoutExpired:
         message = f"{name} did not end within {PATIENCE_S:g} s"
