@@ -238,6 +238,12 @@ def test_a_wall_of_pinned_memory_is_found_to_its_last_step(tried: Try) -> None:
     assert (proof.outcome, proof.budget_mib, proof.bounded, proof.refusal) == (DONE, 112, False, OOM)
 
 
+@pytest.mark.parametrize(("fate", "said"), [("crashes", "it died (signal 11)"), ("hangs", "it hung")])
+def test_a_process_that_is_lost_before_it_pins_is_told(tried: Try, fate: str, said: str) -> None:
+    absent = tried("pinned_memory", f"cuDevicePrimaryCtxRetain gpu1 *: {fate}", deadline_s=HURRY_S)
+    assert absent == Absent(cause=Cause.CRASHED, detail=f"no GPU gave it a context: {said}")
+
+
 @pytest.mark.parametrize("fate", ["crashes", "hangs"])
 def test_a_process_that_is_lost_while_it_pins_has_come_so_far(tried: Try, fate: str) -> None:
     proof = tried("pinned_memory", f"cuMemHostAlloc gpu1 nth3: {fate}", deadline_s=HURRY_S)

@@ -70,7 +70,7 @@ def pinned_memory(steps: Steps, given: Gpus) -> PinnedMemory:
     pinner = Pinner(given.gpus, bound)
     first = steps.prepare("start a process that pins", pinner.next, steps.patience_s)
     if not first or first.refusal:
-        raise NotTried(Cause.CRASHED, f"no GPU gave it a context: {first.refusal if first else pinner.end().code}")
+        raise NotTried(Cause.CRASHED, f"no GPU gave it a context: {first.refusal if first else _told(pinner.end())}")
     last = steps("pin", pinner.follow, steps.patience_s)
     reached = last.pinned // MIB
     if not last.over:
@@ -90,6 +90,10 @@ def pinned_memory(steps: Steps, given: Gpus) -> PinnedMemory:
         refusal=last.refusal,
         pin_s=steps.took_s["pin"],
     )
+
+
+def _told(end: Outcome) -> str:
+    return f"it {end.kind}{f' ({end.code})' if end.code else ''}"
 
 
 class Pinner:
