@@ -121,6 +121,36 @@ def closed_in_peace() -> None:
         assert all(version.lag_s and version.lag_s > 0 for version in seen.versions)
 
 
+def hasty(link: str) -> None:
+    """Publish, and close at once."""
+    with Writer(A, link) as writer:
+        state = writer.context.allocate(SIZE)
+        for _ in range(2):
+            writer.publish(state.pointer)
+
+
+def a_goodbye_is_heard_late() -> None:
+    """A writer that closed while the reader was still at work on what came before has not died."""
+    deaths: list[Version | None] = []
+    busy = threading.Event()
+
+    def heed(_: Version) -> None:
+        busy.set()
+        child.wait(PATIENCE_S)
+
+    with tempfile.TemporaryDirectory() as folder, Reader(
+        B, SIZE, link := Path(folder, "socket"), on_version=heed, on_death=deaths.append
+    ) as reader:
+        child = subprocess.Popen([sys.executable, __file__, "hasty", str(link)])
+        ended = reader.wait(PATIENCE_S)
+        assert busy.is_set()
+        assert ended
+        assert (ended.how, deaths) == ("closed", [])
+        assert ended.version
+        assert ended.version.number == 2
+    assert deaths == []
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -278,12 +308,13 @@ def nothing_is_left() -> None:
         assert threading.active_count() == 2
 
 
-ROLES: Final = {"write": write, "fork": fork, "read": read}
+ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty}
 SCENES: Final[dict[str, Callable[[], None]]] = {
     scene.__name__: scene
     for scene in (
         killed_at_many_moments,
         closed_in_peace,
+        a_goodbye_is_heard_late,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

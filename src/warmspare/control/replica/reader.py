@@ -227,9 +227,15 @@ class Reader:
         if after and after != before:
             if self._on_version and self._found:
                 self._on_version(self._found)
-            spoken.send(Accepted(*after))
+            self._say(spoken, Accepted(*after))
         for slot in released:
-            spoken.send(Released(*slot))
+            self._say(spoken, Released(*slot))
+
+    @staticmethod
+    def _say(spoken: wire.Wire, message: Message) -> None:
+        """Tell the writer, if it is there: what it still said before its end, a goodbye for one, is heard first."""
+        with contextlib.suppress(Closed):
+            spoken.send(message)
 
     def _taken_over(self, noticed_s: float) -> Ended:
         """The writer is dead: the highest whole version of all slots. From now on no slot is released."""
