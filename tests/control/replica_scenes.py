@@ -138,9 +138,10 @@ def a_goodbye_is_heard_late() -> None:
         busy.set()
         child.wait(PATIENCE_S)
 
-    with tempfile.TemporaryDirectory() as folder, Reader(
-        B, SIZE, link := Path(folder, "socket"), on_version=heed, on_death=deaths.append
-    ) as reader:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Reader(B, SIZE, link := Path(folder, "socket"), on_version=heed, on_death=deaths.append) as reader,
+    ):
         child = subprocess.Popen([sys.executable, __file__, "hasty", str(link)])
         ended = reader.wait(PATIENCE_S)
         assert busy.is_set()
@@ -149,6 +150,25 @@ def a_goodbye_is_heard_late() -> None:
         assert ended.version
         assert ended.version.number == 2
     assert deaths == []
+
+
+def broken(link: str) -> None:
+    """A writer whose owner fails."""
+    with contextlib.suppress(RuntimeError), Writer(A, link) as writer:
+        writer.publish(writer.context.allocate(SIZE).pointer)
+        raise RuntimeError
+    sys.stdin.readline()
+
+
+def an_error_is_a_death() -> None:
+    """An owner that fails inside its `with` block is taken over from, though its process lives on."""
+    with played("broken") as (reader, seen, child):
+        ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert ended.how == "died"
+        assert child.poll() is None
+    assert ended.version
+    assert seen.deaths == [ended.version]
 
 
 def death_is_told_once() -> None:
@@ -308,13 +328,14 @@ def nothing_is_left() -> None:
         assert threading.active_count() == 2
 
 
-ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty}
+ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty, "broken": broken}
 SCENES: Final[dict[str, Callable[[], None]]] = {
     scene.__name__: scene
     for scene in (
         killed_at_many_moments,
         closed_in_peace,
         a_goodbye_is_heard_late,
+        an_error_is_a_death,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

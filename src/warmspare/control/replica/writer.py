@@ -106,8 +106,8 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close it."""
-        self.close()
+        """Close it; a block that is left by an error says no goodbye: its owner has died, and the reader takes over."""
+        self._end(in_peace=not isinstance(error, Exception))
 
     def publish(
         self,
@@ -162,14 +162,18 @@ class Writer:
 
     def close(self) -> None:
         """Let what is queued pass, say goodbye and free everything. The reader keeps its last version."""
+        self._end(in_peace=True)
+
+    def _end(self, *, in_peace: bool) -> None:
         with self._publishing:
             if self._closed:
                 return
             self._closed = True
             self._queue.put(None)
             self._teller.join()
-            with contextlib.suppress(Closed):
-                self._wire.send(Goodbye())
+            if in_peace:
+                with contextlib.suppress(Closed):
+                    self._wire.send(Goodbye())
             self._undo.close()
 
     def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
