@@ -171,6 +171,17 @@ def an_error_is_a_death() -> None:
     assert seen.deaths == [ended.version]
 
 
+def closed_twice() -> None:
+    """The second time is nothing, whoever has the descriptors' numbers by then."""
+    near, far = socket.socketpair()
+    with far, Reader(B, SIZE, near) as reader:
+        reader.close()
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(32)]
+            reader.close()
+            assert not any(os.fstat(file.fileno()).st_size for file in files)
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -336,6 +347,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         closed_in_peace,
         a_goodbye_is_heard_late,
         an_error_is_a_death,
+        closed_twice,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

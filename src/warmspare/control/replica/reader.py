@@ -76,6 +76,7 @@ class Reader:
             self._undo = undo.pop_all()
         self._slots = ReaderSlots(slots)
         self._lock = threading.Lock()
+        self._closing, self._is_closed = threading.Lock(), False
         self._found: Version | None = None
         self._told_ns: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
@@ -138,9 +139,13 @@ class Reader:
 
     def close(self) -> None:
         """End the session and free everything, the versions included. Not to be called from a callback."""
-        os.write(self._stopper, b"!")
-        self._thread.join()
-        self._undo.close()
+        with self._closing:
+            if self._is_closed:  # the descriptors' numbers are somebody else's by now
+                return
+            os.write(self._stopper, b"!")
+            self._thread.join()
+            self._is_closed = True
+            self._undo.close()
 
     def _serve(self) -> None:
         try:
