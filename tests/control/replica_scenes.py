@@ -182,6 +182,36 @@ def closed_twice() -> None:
             assert not any(os.fstat(file.fileno()).st_size for file in files)
 
 
+def forgetful(link: str) -> None:
+    """A writer whose forked child leaves the `with` block as well."""
+    with contextlib.suppress(SystemExit), Writer(A, link) as writer:
+        writer.publish(writer.context.allocate(SIZE).pointer)
+        writer.flush()
+        child = os.fork()
+        if not child:
+            raise SystemExit
+        os.waitpid(child, 0)
+        os.write(1, b"left\n")
+        threading.Event().wait()
+    os._exit(0)
+
+
+def a_forked_child_ends_nothing() -> None:
+    """What a forked child of either side closes stays open for its parent."""
+    with played("forgetful") as (reader, _, child):
+        assert child.stdout
+        assert child.stdout.readline() == "left\n"
+        if not (ours := os.fork()):
+            reader.close()
+            os._exit(0)
+        os.waitpid(ours, 0)
+        assert reader.wait(0.2) is None
+        child.kill()
+        ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert ended.how == "died"
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -339,7 +369,7 @@ def nothing_is_left() -> None:
         assert threading.active_count() == 2
 
 
-ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty, "broken": broken}
+ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty, "forgetful": forgetful, "broken": broken}
 SCENES: Final[dict[str, Callable[[], None]]] = {
     scene.__name__: scene
     for scene in (
@@ -348,6 +378,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_goodbye_is_heard_late,
         an_error_is_a_death,
         closed_twice,
+        a_forked_child_ends_nothing,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

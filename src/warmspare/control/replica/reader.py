@@ -76,7 +76,7 @@ class Reader:
             self._undo = undo.pop_all()
         self._slots = ReaderSlots(slots)
         self._lock = threading.Lock()
-        self._closing, self._is_closed = threading.Lock(), False
+        self._closing, self._is_closed, self._pid = threading.Lock(), False, os.getpid()
         self._found: Version | None = None
         self._told_ns: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
@@ -139,6 +139,8 @@ class Reader:
 
     def close(self) -> None:
         """End the session and free everything, the versions included. Not to be called from a callback."""
+        if os.getpid() != self._pid:  # a forked child: neither the GPU nor the conversation is its own
+            return
         with self._closing:
             if self._is_closed:  # the descriptors' numbers are somebody else's by now
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -95,7 +96,7 @@ class Writer:
         self._failure: ReplicaError | CudaError | None = None
         self._settled = 0
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed, self._pid = False, os.getpid()
         self.published = self.sealed = self.accepted = 0
         """The last version queued, the last known to be whole on the other GPU, the last that the reader accepted."""
         self._teller = threading.Thread(target=self._tell, name="warmspare-replica-writer", daemon=True)
@@ -165,6 +166,8 @@ class Writer:
         self._end(in_peace=True)
 
     def _end(self, *, in_peace: bool) -> None:
+        if os.getpid() != self._pid:  # a forked child: neither the GPU nor the conversation is its own
+            return
         with self._publishing:
             if self._closed:
                 return
