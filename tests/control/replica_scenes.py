@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from typing import Final
 
 from warmspare.control import process
 from warmspare.control.kernels import Kernels
-from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer
+from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
 from warmspare.trials.takeover_session import Session
 
@@ -212,6 +213,26 @@ def a_forked_child_ends_nothing() -> None:
         assert ended.how == "died"
 
 
+def a_dead_readers_name_is_free() -> None:
+    """After a reader that was killed the next may have its path; a living one's is refused, and undisturbed."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "socket")
+        if not (child := os.fork()):
+            wire.listening(link)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert link.is_socket()
+        with Reader(B, SIZE, link) as reader:
+            try:
+                wire.listening(link)
+            except OSError as error:
+                assert error.errno == errno.EADDRINUSE
+            else:
+                raise AssertionError
+            assert reader.wait(0.1) is None
+        assert not link.exists()
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -379,6 +400,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         an_error_is_a_death,
         closed_twice,
         a_forked_child_ends_nothing,
+        a_dead_readers_name_is_free,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

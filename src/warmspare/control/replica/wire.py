@@ -156,6 +156,7 @@ def listening(path: str | os.PathLike[str]) -> socket.socket:
     if seen.st_uid != os.geteuid() or seen.st_mode & _PRIVATE:
         message = f"{folder} is not private: it must be ours, with mode 0700"
         raise Refused(message)
+    _be_rid_of_a_dead_ones(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         server.bind(os.fspath(path))
@@ -164,6 +165,20 @@ def listening(path: str | os.PathLike[str]) -> socket.socket:
         server.close()
         raise
     return server
+
+
+def _be_rid_of_a_dead_ones(path: str | os.PathLike[str]) -> None:
+    """Remove the name that a reader left that was killed. One that listens is asked in a way that it does not notice.
+
+    A datagram socket is refused by a name that nobody listens at, and told of its wrong kind by one that is in use.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except OSError:  # there is none, or it is in use: bind(2) tells
+            return
 
 
 def connected(link: Link, timeout_s: float) -> socket.socket:
