@@ -233,6 +233,24 @@ def a_dead_readers_name_is_free() -> None:
         assert not link.exists()
 
 
+def the_door_is_closed() -> None:
+    """While a writer is served, and after its death, a second one is refused at once, and a new reader has the path."""
+    with played("write") as (reader, seen, child):
+        assert seen.enough.wait(PATIENCE_S)
+        link = child.args[-1]  # type: ignore[index]
+        try:
+            wire.connected(link, PATIENCE_S)
+        except FileNotFoundError:
+            pass
+        else:
+            raise AssertionError
+        child.kill()
+        assert reader.wait(PATIENCE_S)
+        with Reader(B, SIZE, link):
+            reader.close()
+            assert Path(link).is_socket()
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -401,6 +419,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         closed_twice,
         a_forked_child_ends_nothing,
         a_dead_readers_name_is_free,
+        the_door_is_closed,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

@@ -65,7 +65,8 @@ class Reader:
         self._on_version, self._on_death = on_version, on_death
         with contextlib.ExitStack() as undo:
             self._connected = link if isinstance(link, socket.socket) else None
-            self._link = wire.opened(link, undo)
+            self._door = undo.enter_context(contextlib.ExitStack())
+            self._link = wire.opened(link, self._door)
             self.context = Context(Driver().device(gpu))
             undo.callback(self.context.release)
             self.replica = undo.enter_context(Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1))
@@ -272,7 +273,9 @@ class Reader:
         while self._stop not in process.ready([self._stop, self._link.fileno()], None):
             came, _ = self._link.accept()
             try:
-                return wire.Wire(came, wants_pid=True)
+                met = wire.Wire(came, wants_pid=True)
+                self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
+                return met
             except Refused:  # somebody else's: the one that is awaited may still come
                 came.close()
         return None

@@ -199,8 +199,8 @@ def connected(link: Link, timeout_s: float) -> socket.socket:
     return client
 
 
-def opened(link: Link, undo: contextlib.ExitStack) -> socket.socket:
-    """The reader's end of a link: a connected socket as it is, or a listening one that goes, with its name, at the end.
+def opened(link: Link, door: contextlib.ExitStack) -> socket.socket:
+    """The reader's end of a link: a connected socket as it is, or a listening one that goes with its name and the door.
 
     Raises:
         Refused, OSError: as for `listening`.
@@ -208,6 +208,6 @@ def opened(link: Link, undo: contextlib.ExitStack) -> socket.socket:
     if isinstance(link, socket.socket):
         return link
     server = listening(link)
-    undo.callback(server.close)
-    undo.callback(Path(link).unlink, missing_ok=True)
+    door.callback(server.close)
+    door.callback(Path(link).unlink, missing_ok=True)
     return server
