@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from warmspare.control import process
+from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
 from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
@@ -360,6 +361,19 @@ def what_cannot_be_published_is_refused() -> None:
         assert writer.flush(PATIENCE_S) == 1
 
 
+def a_refused_copy_costs_no_slot() -> None:
+    """The driver refuses a pointer again and again, and what comes next is published."""
+    with being_read() as (writer, state, _):
+        for _ in range(4):
+            try:
+                writer.publish(0x1000)
+            except CudaError:
+                pass
+            else:
+                raise AssertionError
+        assert writer.publish(state) == writer.flush() == writer.published
+
+
 def what_a_writer_must_not_say() -> None:
     """Each ends the session, with its reason, and never reaches the memory."""
     ready = encoded(Ready(1))
@@ -426,6 +440,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_reader_that_dies_harms_nobody,
         a_reader_that_lags_is_waited_for,
         what_cannot_be_published_is_refused,
+        a_refused_copy_costs_no_slot,
         what_a_writer_must_not_say,
         a_lie_is_not_accepted,
         nothing_is_left,

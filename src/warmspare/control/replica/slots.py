@@ -132,6 +132,10 @@ class WriterSlots:
         self._newest += 1
         return Slot(self._newest, self._free.popleft())
 
+    def untaken(self, taken: Slot) -> None:
+        """Nothing was written that is whole, and nothing is on its way: the slot is free; the version stays unused."""
+        self._free.append(taken.slot)
+
     def told(self, version: int, slot: int) -> None:
         """The reader is about to be told of a version; from now on it may release the slot."""
         self._told[slot] = version

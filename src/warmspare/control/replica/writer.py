@@ -144,8 +144,15 @@ class Writer:
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
             at = Stream(self.context, stream) if isinstance(stream, int) else stream
             taken = self._slots.take()
-            self._queue_copy(taken, pointer, size, at)
-            self._queue.put(_Queued(*taken, self._passed[taken.slot].record(at), published_ns))
+            try:
+                self._queue_copy(taken, pointer, size, at)
+                passed = self._passed[taken.slot].record(at)
+            except CudaError:
+                # What was queued of it must have passed before the slot may be written again.
+                (at or self.context).synchronize()
+                self._slots.untaken(taken)
+                raise
+            self._queue.put(_Queued(*taken, passed, published_ns))
             self.published = taken.version
             return taken.version
 
