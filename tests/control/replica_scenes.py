@@ -252,6 +252,23 @@ def the_door_is_closed() -> None:
             assert Path(link).is_socket()
 
 
+def a_death_of_its_own_is_no_kill() -> None:
+    """A writer that died before it was killed shows nothing about a kill, whatever was taken over from it."""
+    session = Session(A, B, SIZE)
+    session.be_ready(PATIENCE_S)
+    assert session.run(PATIENCE_S) is None
+    os.kill(session._writer.pid, signal.SIGSEGV)  # noqa: SLF001 # nobody else has a reason to
+    assert session.reader.wait(PATIENCE_S)
+    assert session.kill(PATIENCE_S)
+    try:
+        kill = session.verify_again(PATIENCE_S, again_s=0.0)
+    except ChildProcessError as error:
+        assert "before it was killed" in str(error)
+    else:
+        raise AssertionError(kill)
+    session.close()
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -434,6 +451,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_forked_child_ends_nothing,
         a_dead_readers_name_is_free,
         the_door_is_closed,
+        a_death_of_its_own_is_no_kill,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

@@ -137,13 +137,19 @@ class Session:
         return ended
 
     def verify_again(self, timeout_s: float, again_s: float = AGAIN_S) -> Kill:
-        """What the kill showed, once the process is gone for good and some time after: queued work may outlive it."""
+        """What the kill showed, once the process is gone for good and some time after: queued work may outlive it.
+
+        Raises:
+            LeverRefused, ChildProcessError: it had ended by itself before it was killed: nothing was shown.
+        """
         ended = cast("Ended", self.reader.ended)
-        self._writer.wait(timeout_s)
+        said = self._out.read().decode()
+        if self._writer.wait(timeout_s) != -signal.SIGKILL or ended.noticed_s < self._killed_s or REFUSED in said:
+            self._ended_by_itself(said, timeout_s)
         wrongs = [self._first, self._wrong_as(ended, "once the process was gone")]
         time.sleep(max(0.0, self._killed_s + again_s - time.monotonic()))
         wrongs.append(self._wrong_as(ended, f"{again_s:g} s after the kill"))
-        return self._kill(ended, next(filter(None, wrongs), None))
+        return self._kill(ended, said, next(filter(None, wrongs), None))
 
     def close(self) -> None:
         """End both, and free the memory."""
@@ -181,8 +187,8 @@ class Session:
             return f"version {version.number} was accepted with {found.wrong} wrong words, the first at {found.first}"
         return None if self.reader.is_whole(version) else f"version {version.number} no longer has its checksum"
 
-    def _kill(self, ended: Ended, wrong: str | None) -> Kill:
-        published, acknowledged = self._said()
+    def _kill(self, ended: Ended, said: str, wrong: str | None) -> Kill:
+        published, acknowledged = _last(said)
         number = ended.version.number if ended.version else 0
         if ended.how != "died" or not ended.version:
             wrong = f"the replica ended as {ended.how}, with version {number}: {ended.problem}"
@@ -207,11 +213,12 @@ class Session:
             torn=ended.torn,
         )
 
-    def _said(self) -> tuple[int, int]:
-        """The last version the writer said it had queued, and the last it knew to be whole."""
-        lines = self._out.read().decode().splitlines()
-        published, acknowledged = lines[-1].split() if lines else ("0", "0")
-        return int(published), int(acknowledged)
+
+def _last(said: str) -> tuple[int, int]:
+    """The last version the writer said it had queued, and the last it knew to be whole."""
+    lines = said.splitlines()
+    published, acknowledged = lines[-1].split() if lines else ("0", "0")
+    return int(published), int(acknowledged)
 
 
 def sees_torn(context: Context, kernels: Kernels, seed: int) -> bool:
