@@ -73,6 +73,11 @@ def test_without_counters_the_speed_names_the_path(tried: Try) -> None:
     assert (copy.path, copy.path_by, copy.counted) == ("nvlink", "speed", None)
 
 
+def test_what_the_first_sends_elsewhere_is_not_counted_for_this_copy(tried: Try) -> None:
+    copy = known(tried(COPY, PAIR, "field 139 gpu1 *: gives 0"))
+    assert (copy.path, copy.path_by, copy.counted) == ("nvlink", "speed", 0.0)
+
+
 REFUSED: Final = ("cuDeviceCanAccessPeer *: gives 0", "cuCtxEnablePeerAccess *: returns 217")
 
 

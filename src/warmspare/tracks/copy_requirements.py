@@ -10,6 +10,7 @@ from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.peer_gather import PeerGather
 
 ARRIVED = "bytes arrived both ways by peer access ({path}, {gb_per_s:.0f} GB/s)"
+UNTOLD = "by which path, nothing tells"
 STAGED = (
     "bytes arrived only staged through the host ({gb_per_s:.0f} GB/s{refusal}):"
     " multi-GPU works, taking over at link speed does not"
@@ -35,7 +36,7 @@ def peer_copy_arrives(copies: Some[Both[PeerCopy]]) -> Finding:
     if failed := _not_by_peer_access(copies):
         return failed
     slowest = min(copies.there.gb_per_s or 0.0, copies.back.gb_per_s or 0.0)
-    return met(ARRIVED, path=copies.there.path, gb_per_s=slowest)
+    return met(ARRIVED, path=copies.there.path or UNTOLD, gb_per_s=slowest)
 
 
 BY_NVLINK = "NVLink, {gb_per_s:.0f} GB/s one way"
@@ -53,9 +54,10 @@ def path_is_nvlink(copies: Some[Both[PeerCopy]]) -> Finding:
         if failed := broken(copy):
             return failed
     slower = min((copies.there, copies.back), key=lambda copy: copy.gb_per_s or 0.0)
-    if other := next((c.path for c in (copies.there, copies.back) if c.path != "nvlink"), None):
+    paths = (copies.there.path, copies.back.path)
+    if other := next((path for path in paths if path not in ("nvlink", None)), None):
         return unmet(BY_OTHER, path=other, remedy="add-nvlink-bridge")
-    if slower.path is None:
+    if None in paths:
         return undecided(NO_PATH)
     return met(BY_NVLINK, gb_per_s=slower.gb_per_s)
 

@@ -34,11 +34,18 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     nvlink_gb_per_s: float | None
     numa_nodes: tuple[int, ...]
     memory_mib: int | None
+    nvlinks_up: int | None = None
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
         """The GPUs that the trial uses."""
         return (self,)
+
+    def gb_per_s_of(self, nvlinks: int) -> float | None:
+        """The raw speed of so many of its links, one way; None where nobody told."""
+        if not self.nvlink_gb_per_s:
+            return None
+        return round(self.nvlink_gb_per_s * min(1.0, nvlinks / (self.nvlinks_up or nvlinks)), 3)
 
     @classmethod
     def of(cls, readings: Readings, subject: str) -> Self:
@@ -55,6 +62,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
             nvlink_gb_per_s=up.gb_per_s if up else None,
             numa_nodes=numa.nodes if numa else (),
             memory_mib=memory.total_mib if memory else None,
+            nvlinks_up=len(up.numbers) if up else None,
         )
 
 
@@ -73,8 +81,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def nvlink_gb_per_s(self) -> float | None:
         """The raw speed of the links that join them, one way; None if there are none, or nobody told."""
-        speeds = [gpu.nvlink_gb_per_s for gpu in self.gpus if gpu.nvlink_gb_per_s]
-        return min(speeds) if self.nvlinks and len(speeds) == len(self.gpus) else None
+        if not self.nvlinks:
+            return None
+        speeds = [speed for gpu in self.gpus if (speed := gpu.gb_per_s_of(self.nvlinks))]
+        return min(speeds) if len(speeds) == len(self.gpus) else None
 
     @property
     def pcie_gb_per_s(self) -> float | None:

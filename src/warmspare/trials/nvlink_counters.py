@@ -5,7 +5,7 @@ Source: nvml.h, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX: KiB of data over 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from warmspare.host import nvml
 from warmspare.model.transcript import Gave
@@ -16,11 +16,27 @@ LINK_LIMIT: Final = 36
 KIB: Final = 1024
 
 
-def sent_bytes(index: int | None) -> int | None:
-    """Bytes of data that the GPU with this NVML number has sent over its links; None where it does not count them."""
+class Carried(NamedTuple):
+    """Bytes of data that one GPU has sent over its links, and that another has received over its own."""
+
+    sent: int
+    received: int
+
+    def since(self, earlier: Carried) -> int:
+        """What both have seen: the lesser of the two, since either may also talk to others meanwhile."""
+        return min(self.sent - earlier.sent, self.received - earlier.received)
+
+
+def carried(source: int | None, target: int | None) -> Carried | None:
+    """What the GPUs with these NVML numbers have counted; None where one does not count."""
+    sent, received = _bytes(source, DATA_SENT), _bytes(target, DATA_RECEIVED)
+    return None if sent is None or received is None else Carried(sent, received)
+
+
+def _bytes(index: int | None, field: int) -> int | None:
     if index is None:
         return None
-    return _field(index, DATA_SENT, (ALL_LINKS,)) or _field(index, DATA_SENT, range(LINK_LIMIT))
+    return _field(index, field, (ALL_LINKS,)) or _field(index, field, range(LINK_LIMIT))
 
 
 def _field(index: int, field: int, scopes: range | tuple[int, ...]) -> int | None:

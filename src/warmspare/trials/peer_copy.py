@@ -22,6 +22,10 @@ FASTER: Final = 1.1
 """Faster than a PCIe link can carry by this factor is no PCIe."""
 COUNTED: Final = 0.9
 """NVLink that counted this part of the bytes has carried them."""
+IDLE: Final = 0.1
+"""NVLink that counted less than this part has carried something else, if anything."""
+ANY_PCIE: Final = 121.0
+"""What no PCIe link of today is faster than: 16 lanes of generation 6, in GB/s. Links are told wrong in some VMs."""
 DIRECT: Final = 0.5
 """A copy slower than this part of the GPU's own stores does not take their way."""
 
@@ -108,10 +112,11 @@ def _measured(steps: Steps, pair: Pair, both: tuple[Side, Side], refusal: str | 
     """All speeds of a pair whose content was right, and the path that they show."""
     source, target = both
     size = target.buffer.size
-    before = nvlink_counters.sent_bytes(pair.source.nvml)
+    numbers = (pair.source.nvml, pair.target.nvml)
+    before = nvlink_counters.carried(*numbers)
     one_way, copies = steps("measure one way", peer_speed.one_way, source, target)
-    after = nvlink_counters.sent_bytes(pair.source.nvml)
-    counted = None if before is None or after is None else round((after - before) / (copies * size), 3)
+    after = nvlink_counters.carried(*numbers)
+    counted = None if before is None or after is None else round(max(0, after.since(before)) / (copies * size), 3)
     exchange = steps("measure both ways", peer_speed.both_ways, source, target)
     stores = latency_s = None
     if refusal is None:
@@ -157,15 +162,22 @@ def way(pair: Pair, seen: Seen) -> tuple[Path | None, Shown | None]:
     """By which path copies went that were not refused peer access, and what shows it; None where nothing does.
 
     What NVLink counted, or what is faster than PCIe can be, went by NVLink. What is much slower than the GPU's own
-    stores does not go their way: it is staged.
+    stores does not go their way: it is staged. The rest went by PCIe only where it cannot have gone by NVLink.
     """
     if seen.counted is not None and seen.counted >= COUNTED:
         return "nvlink", "counters"
-    if pair.nvlinks and pair.pcie_gb_per_s and seen.copy_gb_per_s > FASTER * pair.pcie_gb_per_s:
+    idle = seen.counted is not None and seen.counted < IDLE
+    limit = max(pair.pcie_gb_per_s or ANY_PCIE, ANY_PCIE if idle else 0.0)
+    fast = seen.copy_gb_per_s > FASTER * limit
+    if pair.nvlinks and fast:
         return "nvlink", "speed"
     if seen.store_gb_per_s is None:
         return None, None
-    return ("staged" if seen.copy_gb_per_s < DIRECT * seen.store_gb_per_s else "pcie"), "stores"
+    if seen.copy_gb_per_s < DIRECT * seen.store_gb_per_s:
+        return "staged", "stores"
+    slow = pair.nvlink_gb_per_s is not None and seen.copy_gb_per_s < DIRECT * pair.nvlink_gb_per_s
+    no_nvlink = pair.nvlinks == 0 or (not fast and (idle or slow))
+    return ("pcie", "stores") if no_nvlink else (None, None)
 
 
 def _see_faults(*sides: Side) -> None:
