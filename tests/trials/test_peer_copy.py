@@ -136,6 +136,21 @@ def test_a_broken_copy_is_an_outcome_at_its_step(tried: Try, fault: str) -> None
     assert known(tried(COPY, PAIR, plan, deadline_s=3 if outcome.kind == "hung" else 60)).outcome == outcome
 
 
+LATE: Final = {
+    "one way": ("wrong page of copy gpu0 gpu1 *: gives 3", "check what was measured one way"),
+    "back": ("wrong page of copy gpu1 gpu0 *: gives 3", "check what was measured back"),
+}
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_a_fault_that_comes_only_under_load_is_seen(tried: Try, late: str) -> None:
+    plan, step = LATE[late]
+    first_is_right = plan.replace("*: gives 3", "nth1: gives 4294967295") if late == "one way" else ""
+    outcome = known(tried(COPY, PAIR, *filter(None, (first_is_right, plan)))).outcome
+    assert (outcome.kind, outcome.step) == ("wrong", step)
+    assert outcome.detail.startswith("512 of ")
+
+
 ABSENT: Final = {
     "a check that sees nothing": (
         ("result of check gpu1: gives 0",), Cause.INVALID, "the check kernel did not see a planted fault"

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from warmspare.control import cuda_abi as abi
 from warmspare.control.cuda import CudaError, Stream
-from warmspare.control.kernels import POISON, WORD_BYTES, Mismatch
+from warmspare.control.kernels import ALL, GOLDEN, POISON, WORD_BYTES, Mismatch
 from warmspare.model.facts import Cause, Count, GbPerS, Kind, Known, Outcome, Proof, Reading, Seconds, Text
 from warmspare.probes.gpus import PAIR
 from warmspare.trials import nvlink_counters, peer_speed
@@ -92,6 +92,22 @@ def _arrives(steps: Steps, name: str, seed: int, both: tuple[Side, Side], send: 
         steps.wrong(_told(found, target))
 
 
+def _fill(side: Side, seed: int) -> None:
+    """A pattern that the other side's differs from in every word: what stays of it has not been written over."""
+    side.kernels.fill(side.buffer.pointer, side.buffer.size, seed)
+    side.context.synchronize()
+
+
+def _holds(steps: Steps, name: str, side: Side, where: tuple[int, int], seed: int) -> None:
+    """What many copies in a row have left is checked by the GPU that has it: some faults come only under load."""
+    offset, size = where
+    first = seed + offset // WORD_BYTES * GOLDEN & ALL
+    found = steps(name, side.kernels.check, side.buffer.pointer + offset, size, first)
+    if found.wrong:
+        at = offset + (found.first or 0) * WORD_BYTES
+        steps.wrong(f"{found.wrong} of {size // WORD_BYTES} words are wrong, the first at byte {at}")
+
+
 def _and_wait(stream: Stream, start: Callable[[], None]) -> None:
     start()
     stream.synchronize()
@@ -114,10 +130,18 @@ def _measured(steps: Steps, pair: Pair, both: tuple[Side, Side], refusal: str | 
     size = target.buffer.size
     numbers = (pair.source.nvml, pair.target.nvml)
     before = nvlink_counters.carried(*numbers)
+    seed, other = secrets.randbits(63), secrets.randbits(63)
+    _fill(source, seed)
+    _fill(target, other)
     one_way, copies = steps("measure one way", peer_speed.one_way, source, target)
     after = nvlink_counters.carried(*numbers)
     counted = None if before is None or after is None else round(max(0, after.since(before)) / (copies * size), 3)
+    _holds(steps, "check what was measured one way", target, (0, size), seed)
+    _fill(target, other)
     exchange = steps("measure both ways", peer_speed.both_ways, source, target)
+    half = peer_speed.half(source)
+    _holds(steps, "check what was measured there", target, (0, half), seed)
+    _holds(steps, "check what was measured back", source, (half, half), other)
     stores = latency_s = None
     if refusal is None:
         stores = steps("measure stores", peer_speed.stores, source, target).gb_per_s(size)

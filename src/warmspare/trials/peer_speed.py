@@ -63,17 +63,22 @@ def one_way(source: Side, target: Side) -> tuple[bandwidth.Speed, int]:
     return bandwidth.measure(source.stream, start), next(copies)
 
 
+def half(side: Side) -> int:
+    """Bytes that go each way at once: the lower half there, the upper half back."""
+    return side.buffer.size // 2
+
+
 def both_ways(source: Side, target: Side) -> bandwidth.Speed:
     """Half of the memory goes each way at once; timed on the source's stream, which waits for the other."""
-    half = source.buffer.size // 2
-    lower = [Buffer(side.context, side.buffer.pointer, half) for side in (source, target)]
-    upper = [Buffer(side.context, side.buffer.pointer + half, half) for side in (source, target)]
+    size = half(source)
+    lower = [Buffer(side.context, side.buffer.pointer, size) for side in (source, target)]
+    upper = [Buffer(side.context, side.buffer.pointer + size, size) for side in (source, target)]
     begun, ended = Event(source.context), Event(target.context)
 
     def start() -> None:
         target.stream.wait(begun.record(source.stream))
-        source.context.copy_to_peer(lower[1], lower[0], half, source.stream)
-        target.context.copy_to_peer(upper[0], upper[1], half, target.stream)
+        source.context.copy_to_peer(lower[1], lower[0], size, source.stream)
+        target.context.copy_to_peer(upper[0], upper[1], size, target.stream)
         source.stream.wait(ended.record(target.stream))
 
     return bandwidth.measure(source.stream, start)
