@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from warmspare.control import process
 from warmspare.host import engine_nccl
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials import nccl_allreduce as module
-from warmspare.trials.api import Steps, at_place
+from warmspare.trials.api import NotTried, Steps, at_place
 from warmspare.trials.given import Gpu, Gpus
 from warmspare.trials.nccl_allreduce import NcclAllreduce
 from warmspare.trials.ranks import RanksProcess
@@ -174,6 +175,17 @@ def test_with_p2p_off_it_may_be_the_one_that_breaks(tried: Try) -> None:
     assert found.busbw_gb_per_s
     assert found.contrast
     assert (found.contrast.kind, found.contrast_busbw_gb_per_s) == ("wrong", None)
+
+
+def test_a_contrast_that_we_could_not_try_says_nothing_of_nccl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def attempt(_steps: Steps, _given: Gpus, _library: str, variant: module.Variant) -> None:
+        if variant.added:
+            raise NotTried(Cause.SKIPPED, "no more than 0 MiB may be taken of each GPU twice")
+
+    monkeypatch.setattr(module, "_try", attempt)
+    monkeypatch.setattr(engine_nccl, "find", lambda _: SimpleNamespace(path="/libnccl.so.2", shown="libnccl.so.2"))
+    found = module.nccl_allreduce(Steps(lambda _: None, tmp_path, 80), TWO)
+    assert (found.outcome, found.contrast) == (DONE, None)
 
 
 def test_a_fault_of_the_gpu_in_the_collective_is_an_outcome(tried: Try) -> None:

@@ -6,6 +6,7 @@ other does not is peer-to-peer's doing. Each is a process of its own, driving al
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final
 
@@ -97,10 +98,10 @@ def nccl_allreduce(steps: Steps, given: Gpus) -> NcclAllreduce:
     contrast = Variant(
         name="P2P off", added=P2P_OFF, sizes_mib=CONTRAST_SIZES_MIB, rounds=ROUNDS, budget_s=CONTRAST_BUDGET_S
     )
-    try:
+    tried = False
+    with contextlib.suppress(NotTried):  # ours, not NCCL's: nothing is known of it without P2P
         _try(steps, given, library.path, contrast)
-    except NotTried:  # the other one has told already what there is to tell
-        contrast.outcome = Outcome(kind="died", step=steps.current)
+        tried = True
     return NcclAllreduce(
         outcome=usual.outcome,
         busbw_gb_per_s=usual.busbw_gb_per_s,
@@ -110,7 +111,7 @@ def nccl_allreduce(steps: Steps, given: Gpus) -> NcclAllreduce:
         ranks=len(given.gpus),
         version=usual.version,
         library=library.shown,
-        contrast=contrast.outcome,
+        contrast=contrast.outcome if tried else None,
         contrast_busbw_gb_per_s=contrast.busbw_gb_per_s,
         contrast_by_size=contrast.by_size,
         contrast_transport=contrast.log.transport_of(contrast.largest),
