@@ -39,6 +39,11 @@ def test_devices_are_found_by_uuid_and_by_pci_address(honest: dict[str, str]) ->
     assert [device[3:] for device in played(honest, cuda_scenes.devices)] == [[1, n, n] for n in range(4)]
 
 
+def test_a_driver_before_470_names_its_devices_by_the_older_call(drivers: Drivers, honest: dict[str, str]) -> None:
+    old = drivers.world("older uuid", lacks=("cuDeviceGetUuid_v2",))
+    assert played(old, cuda_scenes.devices) == played(honest, cuda_scenes.devices)
+
+
 def test_every_refusal_carries_its_call_and_its_raw_result_by_name(honest: dict[str, str]) -> None:
     assert played(honest, cuda_scenes.refusals) == {
         "no such device": ["cuDeviceGet", 101, "CUDA_ERROR_INVALID_DEVICE"],

@@ -65,14 +65,16 @@ class Driver:
         function.argtypes, function.restype = abi.CALLS[name], ctypes.c_int
         return int(function(*arguments))
 
+    def has(self, name: str) -> bool:
+        """Whether this driver has the call."""
+        return hasattr(self._library, name)
+
     def name_of(self, result: int) -> str:
         """A CUresult's name."""
         if result in abi.RESULTS:
             return abi.RESULTS[result]
         text = ctypes.c_char_p()
-        known = hasattr(self._library, "cuGetErrorName") and not self.result(
-            "cuGetErrorName", result, ctypes.byref(text)
-        )
+        known = self.has("cuGetErrorName") and not self.result("cuGetErrorName", result, ctypes.byref(text))
         return text.value.decode("ascii", "replace") if known and text.value else "CUDA_ERROR_UNNAMED"
 
     def number(self, name: str, *arguments: object) -> int:
@@ -107,7 +109,8 @@ class Device:
     def uuid(self) -> str:
         """Such as `GPU-731c59fc-…`; a MIG slice has its own under the same prefix."""
         octets = ctypes.create_string_buffer(abi.UUID_BYTES)
-        self.driver.call("cuDeviceGetUuid_v2", octets, self.ordinal)
+        call = "cuDeviceGetUuid_v2" if self.driver.has("cuDeviceGetUuid_v2") else "cuDeviceGetUuid"  # before R470
+        self.driver.call(call, octets, self.ordinal)
         return f"GPU-{uuid.UUID(bytes=octets.raw)}"
 
     @property
