@@ -58,7 +58,11 @@ def _sends(readings: Readings, peer: str, target: str) -> bool:
     return proven(readings.get(PeerCopy, f"{peer}→{target}"))
 
 
-@trial(deadline=60, touches="all GPUs: at most 128 MiB, and a tenth of the free memory, of each", quick=True)
+@trial(
+    deadline=60,
+    touches="all GPUs: 128 MiB of each, on one of them as much for every other, at most a tenth of the free memory",
+    quick=True,
+)
 def peer_gather(steps: Steps, hub: Hub) -> PeerGather:
     """Each peer writes its own pattern to its own place on the target, all at once; the target checks them all."""
     target, checker, room, senders = steps.prepare("make contexts", _ready, hub)
