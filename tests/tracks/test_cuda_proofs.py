@@ -20,6 +20,9 @@ DONE: Final = Outcome(kind="done")
 NOT_READY: Final = Outcome(kind="refused", step="start CUDA", code="802 CUDA_ERROR_SYSTEM_NOT_READY", detail="cuInit")
 WRONG: Final = Outcome(kind="wrong", step="copy in, pinned", detail="on the GPU: 7 words arrived wrong")
 LOST: Final = Outcome(kind="hung", step="pin", detail="after 512 MiB")
+FULL: Final = Outcome(kind="refused", step="allocate", code="2 CUDA_ERROR_OUT_OF_MEMORY", detail="cuMemAlloc_v2")
+NO_PIN: Final = replace(FULL, step="pin", detail="not even 16 MiB could be pinned")
+NO_RANGE: Final = replace(FULL, step="reserve 32 GiB", detail="cuMemAddressReserve")
 COMPUTED: Final = CudaCompute(outcome=DONE, init_s=0.41, context_s=0.2, compile_s=0.03)
 REFUSED: Final = CudaCompute(outcome=NOT_READY)
 COPIED: Final = HostCopy(
@@ -37,6 +40,9 @@ PROOFS: Final = (
     Row(proofs.cuda_computes, (COMPUTED,), MET, None, "started in 0.41 s, kernels were compiled in 0.03 s"),
     Row(proofs.cuda_computes, ({"gpu0": REFUSED, "gpu1": COMPUTED},), MET, None, "their results were right"),
     Row(proofs.cuda_computes, ({"gpu0": REFUSED, "gpu1": CudaCompute},), UNDECIDED, None, "no answer"),
+    Row(proofs.cuda_computes, (CudaCompute(outcome=FULL),), UNDECIDED, None, "no memory left at allocate"),
+    Row(proofs.pinned_memory_works, (PinnedMemory(outcome=NO_PIN),), UNMET, None, "not even 16 MiB"),
+    Row(proofs.cuda_vmm_works, (CudaVmm(outcome=NO_RANGE),), UNMET, None, "refused at reserve 32 GiB"),
     Row(proofs.cuda_computes, (REFUSED,), UNMET, None, "refused at start CUDA (802 CUDA_ERROR_SYSTEM_NOT_READY)"),
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": COMPUTED},), MET, None, "results were right"),
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": REFUSED},), UNMET, None, "gpu1: refused at start"),

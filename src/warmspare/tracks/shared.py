@@ -21,6 +21,10 @@ HAS_NOT = "the kernel cannot do it ({errno})"
 FILTERED = "the answer is {errno}, and a seccomp filter is on us: the kernel may well be able to"
 BROKE = "{kind} at {step} ({code}): {detail}"
 NEEDS_ROOT = "refused at {step} for want of rights: {detail}"
+FULL = "the GPU had no memory left at {step} ({call}): nothing is said of the technique"
+OUT_OF_MEMORY: Final = "2 CUDA_ERROR_OUT_OF_MEMORY"
+OTHER_MEMORY: Final = frozenset({"cuMemHostAlloc", "cuMemAddressReserve"})
+"""Calls that are so refused for want of something else: host memory that may be pinned, addresses."""
 PID_TAKEN = "another process had taken the pid: try again ({detail})"
 
 
@@ -36,12 +40,15 @@ def ability(found: Ability, seccomp: Seccomp) -> Finding:
 
 
 def broken(proof: Proof) -> Finding | None:
-    """What a proof's outcome says when it is not `done`; for lack of rights it is undecided."""
+    """What a proof's outcome says when it is not `done`; for lack of rights or of a GPU's memory it is undecided."""
     outcome = proof.outcome
     if outcome.kind == "done":
         return None
     if outcome.kind == "refused" and outcome.code == "denied":
         return undecided(NEEDS_ROOT, step=outcome.step, detail=outcome.detail, cause=Cause.DENIED, remedy="run-as-root")
+    of_a_gpu = outcome.detail.startswith("cu") and outcome.detail not in OTHER_MEMORY
+    if outcome.kind == "refused" and outcome.code == OUT_OF_MEMORY and of_a_gpu:
+        return undecided(FULL, step=outcome.step, call=outcome.detail, cause=Cause.SKIPPED)
     if outcome.kind == "refused" and outcome.code == "pid_taken":
         return undecided(PID_TAKEN, detail=outcome.detail, cause=Cause.CRASHED)
     return unmet(
