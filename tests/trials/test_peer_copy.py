@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from conftest import CI
 from standins import NOW, Drivers, compilers, gpu_ids
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading
-from warmspare.trials import peer_copy, peer_gather
+from warmspare.trials import cuda_compute, peer_copy, peer_gather
 from warmspare.trials.api import Trial, at_place
 from warmspare.trials.given import Gpu, Pair
 from warmspare.trials.run import run
@@ -19,6 +19,7 @@ from warmspare.trials.run import run
 pytestmark = pytest.mark.skipif(not compilers() and not CI, reason="needs a C compiler, or the wheel ziglang")
 DONE: Final = Outcome(kind="done")
 COPY: Final = at_place(f"{peer_copy.__name__}:peer_copy")
+COMPUTE: Final = at_place(f"{cuda_compute.__name__}:cuda_compute")
 GATHER: Final = at_place(f"{peer_gather.__name__}:peer_gather")
 GPUS: Final = tuple(
     Gpu(subject=f"gpu{n}", id=uuid, nvml=n, pcie_gb_per_s=63.0, nvlink_gb_per_s=478.1, numa_nodes=(0,), memory_mib=1024)
@@ -181,6 +182,14 @@ def test_before_the_first_lever_there_is_no_fact(tried: Try, fault: str) -> None
     plan, cause, detail = ABSENT[fault]
     deadline_s = 3 if cause is Cause.TIMEOUT else 60
     assert tried(COPY, PAIR, *plan, deadline_s=deadline_s) == Absent(cause=cause, detail=detail)
+
+
+@pytest.mark.parametrize(("trial", "given"), [(COPY, PAIR), (COMPUTE, GPUS[1])], ids=["peer_copy", "cuda_compute"])
+def test_a_gpu_that_cuda_does_not_show_is_not_at_fault(tried: Try, trial: Trial, given: object) -> None:
+    hidden = replace(GPUS[1], id="GPU-00000000-0000-0000-0000-000000000001")
+    detail = "CUDA shows 4 devices here, and gpu1 is not among them (CUDA_VISIBLE_DEVICES, or MIG)"
+    about = replace(PAIR, target=hidden) if given is PAIR else hidden
+    assert tried(trial, about) == Absent(cause=Cause.SKIPPED, detail=detail)
 
 
 HUB: Final = peer_gather.Hub(target=GPUS[0], peers=GPUS[1:])

@@ -42,7 +42,7 @@ def cuda_compute(steps: Steps, gpu: Gpu) -> CudaCompute:
     anew; then the checking kernel, on which the other trials rest, must see a planted fault.
     """
     driver = steps("start CUDA", Driver)
-    device = steps("find the GPU", shown, driver, gpu)
+    device = steps.prepare("find the GPU", shown, driver, gpu)
     context = steps("open a context", Context, device)
     kernels = steps("compile the kernels", Kernels, context)
     buffer = steps("allocate", context.allocate, TEST_BYTES)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Final, NamedTuple
 
-from warmspare.control.cuda import Context, Device, Driver
+from warmspare.control import cuda_abi as abi
+from warmspare.control.cuda import Context, CudaError, Device, Driver
 from warmspare.control.kernels import Kernels
 from warmspare.model.facts import Cause
 from warmspare.trials.api import NotTried, Steps
@@ -17,6 +18,7 @@ SHARE: Final = 10
 """A trial takes at most this part of what is free: a tenth, of a GPU's memory and of the host's."""
 TEST_BYTES: Final = 8 * MIB
 """Twice what all threads of a kernel cover in one go, so that a kernel which stops there is seen through."""
+HIDDEN: Final = "CUDA shows {count} devices here, and {gpu} is not among them (CUDA_VISIBLE_DEVICES, or MIG)"
 NO_ORACLE: Final = "the check kernel did not see a planted fault"
 
 
@@ -47,8 +49,17 @@ def opened(gpu: Gpu) -> Context:
 
 
 def shown(driver: Driver, gpu: Gpu) -> Device:
-    """The GPU among those that CUDA shows."""
-    return driver.device(gpu.id)
+    """The GPU among those that CUDA shows.
+
+    Raises:
+        NotTried: it is not among them: that is somebody's wish, or a split GPU, and no fault of it.
+    """
+    try:
+        return driver.device(gpu.id)
+    except CudaError as error:
+        if error.result != abi.INVALID_DEVICE:
+            raise
+        raise NotTried(Cause.SKIPPED, HIDDEN.format(count=len(driver.devices()), gpu=gpu.subject)) from None
 
 
 def check_the_check(kernels: Kernels) -> None:

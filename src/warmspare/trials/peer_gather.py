@@ -14,6 +14,7 @@ from warmspare.probes import gpus
 from warmspare.trials import bandwidth
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.given import Gpu
+from warmspare.trials.on_gpu import shown
 from warmspare.trials.peer_copy import BLIND, PeerCopy, proven
 from warmspare.trials.peer_speed import LEAST
 
@@ -105,7 +106,7 @@ class _Sender:
 
 def _ready(hub: Hub) -> tuple[Context, Kernels, Buffer, list[_Sender]]:
     driver = Driver()
-    target, *peers = (Context(driver.device(gpu.id)) for gpu in hub.gpus)
+    target, *peers = (Context(shown(driver, gpu)) for gpu in hub.gpus)
     least = min(context.memory().free for context in (target, *peers)) // 10
     share = min(SIZE, least // len(peers)) // LEAST * LEAST
     if not share:

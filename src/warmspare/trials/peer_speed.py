@@ -13,6 +13,7 @@ from warmspare.model.facts import Cause
 from warmspare.trials import bandwidth
 from warmspare.trials.api import NotTried
 from warmspare.trials.given import Pair
+from warmspare.trials.on_gpu import shown
 
 SIZE: Final = 256 * 2**20
 LEAST: Final = 2**20
@@ -38,7 +39,7 @@ def sides(pair: Pair) -> tuple[Side, Side]:
         NotTried: that is too little.
     """
     driver = Driver()
-    contexts = [Context(driver.device(gpu.id)) for gpu in pair.gpus]
+    contexts = [Context(shown(driver, gpu)) for gpu in pair.gpus]
     share = min(context.memory().free for context in contexts) // 10
     size = min(SIZE, share) // LEAST * LEAST
     if size < RING_BYTES:
