@@ -90,6 +90,12 @@ def test_a_copy_that_the_driver_stages_is_no_peer_copy(tried: Try) -> None:
     assert copy.store_gb_per_s is None
 
 
+def test_what_is_refused_one_way_only_is_not_fetched_the_other_way(tried: Try) -> None:
+    copy = known(tried(COPY, PAIR, "cuCtxEnablePeerAccess gpu0 gpu1 *: returns 217"))
+    assert (copy.peer_access, copy.path, copy.path_by, copy.counted) == (False, "staged", "refusal", 0.0)
+    assert copy.gb_per_s == pytest.approx(20, rel=0.1)
+
+
 def test_a_staged_copy_that_is_passed_off_as_peer_to_peer_is_seen_through(tried: Try) -> None:
     copy = known(tried(COPY, PAIR, "copy path *: gives 20", "nvlink counts copy *: gives 0"))
     assert (copy.outcome, copy.peer_access, copy.path, copy.path_by) == (DONE, True, "staged", "stores")
