@@ -74,6 +74,11 @@ def test_without_counters_the_speed_names_the_path(tried: Try) -> None:
     assert (copy.path, copy.path_by, copy.counted) == ("nvlink", "speed", None)
 
 
+def test_an_nvml_that_hangs_is_none_of_the_copys_doing(tried: Try) -> None:
+    copy = known(tried(COPY, PAIR, "field 13[89] *: hangs"))
+    assert (copy.outcome, copy.path, copy.path_by, copy.counted) == (DONE, "nvlink", "speed", None)
+
+
 def test_what_the_first_sends_elsewhere_is_not_counted_for_this_copy(tried: Try) -> None:
     copy = known(tried(COPY, PAIR, "field 139 gpu1 *: gives 0"))
     assert (copy.path, copy.path_by, copy.counted) == ("nvlink", "speed", 0.0)

@@ -5,6 +5,7 @@ Source: nvml.h, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX: KiB of data over 
 
 from __future__ import annotations
 
+import threading
 from typing import Final, NamedTuple
 
 from warmspare.host import nvml
@@ -14,6 +15,7 @@ DATA_SENT, DATA_RECEIVED = 138, 139
 ALL_LINKS: Final = 0xFFFFFFFF
 LINK_LIMIT: Final = 36
 KIB: Final = 1024
+PATIENCE_S: Final = 2.0
 
 
 class Carried(NamedTuple):
@@ -28,9 +30,19 @@ class Carried(NamedTuple):
 
 
 def carried(source: int | None, target: int | None) -> Carried | None:
-    """What the GPUs with these NVML numbers have counted; None where one does not count."""
-    sent, received = _bytes(source, DATA_SENT), _bytes(target, DATA_RECEIVED)
-    return None if sent is None or received is None else Carried(sent, received)
+    """What the GPUs with these NVML numbers have counted; None where one does not count, or NVML does not answer.
+
+    An NVML that hangs is none of the copy's doing: the thread that asked it is left behind.
+    """
+    told: list[int | None] = []
+    asking = threading.Thread(
+        target=lambda: told.extend((_bytes(source, DATA_SENT), _bytes(target, DATA_RECEIVED))), daemon=True
+    )
+    asking.start()
+    asking.join(PATIENCE_S)
+    if len(told) < len(Carried._fields) or told[0] is None or told[1] is None:
+        return None
+    return Carried(told[0], told[1])
 
 
 def _bytes(index: int | None, field: int) -> int | None:
