@@ -12,7 +12,7 @@ from warmspare import __version__, catalogue, runs, state
 from warmspare.host.identity import identities
 from warmspare.host.live import LiveHost
 from warmspare.host.port import SLOW
-from warmspare.model.facts import HOST, Absent, Cause, Fact, Key, Reading, Readings, fact_name
+from warmspare.model.facts import HOST, Absent, Cause, Fact, Key, Known, Proof, Reading, Readings, fact_name
 from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
@@ -22,6 +22,8 @@ from warmspare.trials.given import in_the_way
 from warmspare.trials.run import Run, run
 from warmspare.trials.speed import NativeRun
 
+AFTER_A_HANG_S = 15.0
+"""A trial's deadline once it has hung on another GPU or pair: a host whose peers hang must not cost minutes each."""
 NO_TRIAL = "this version has no trial for it yet"
 
 
@@ -77,6 +79,8 @@ def take(
             watcher.about(subject)
             tried = Run(given) if isinstance(given, Absent) else run(trial, watcher.step, given)
             readings[name, subject] = tried.reading
+            if _hung(tried.reading):  # the others get a time in which one that works has long ended
+                trial = msgspec.structs.replace(trial, deadline_s=min(trial.deadline_s, AFTER_A_HANG_S))  # noqa: PLW2901
             left += tried.left
     snapshot = Snapshot(
         made_by=f"warmspare {__version__}",
@@ -106,6 +110,10 @@ def _given(trial: Trial, subject: str, readings: Readings, busy_ok: bool) -> obj
         return Absent(cause=absent.cause, detail=absent.detail)
     reason = in_the_way(readings, given, busy_ok=busy_ok)
     return Absent(cause=Cause.SKIPPED, detail=reason) if reason else given
+
+
+def _hung(reading: Reading[Any]) -> bool:
+    return isinstance(reading, Known) and isinstance(reading.value, Proof) and reading.value.outcome.kind == "hung"
 
 
 def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:

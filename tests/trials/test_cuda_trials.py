@@ -169,7 +169,7 @@ def test_a_failing_lever_is_an_outcome_at_its_step(tried: Try, name: str, fate: 
 def test_where_cuda_does_not_start_the_others_say_nothing_of_the_machine(tried: Try, name: str, code: str) -> None:
     absent = tried(name, f"cuInit: returns {code.partition(' ')[0]}")
     assert isinstance(absent, Absent)
-    assert absent.cause is Cause.CRASHED
+    assert absent.cause in (Cause.DENIED, Cause.CRASHED)  # pinned_memory asks in a process of its own
     assert code in absent.detail
 
 

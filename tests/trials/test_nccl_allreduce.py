@@ -222,9 +222,9 @@ def test_the_library_that_vllm_is_told_to_take_goes_first(
         ("result of check_floats gpu1: gives 0", Cause.INVALID, "the check kernel of gpu1 did not see a planted fault"),
         ("result of check_floats gpu0: gives 5", Cause.INVALID, "the check kernel of gpu0 did not see a planted fault"),
         ("memory gpu1: gives 19", Cause.SKIPPED, "no more than 0 MiB may be taken of each GPU twice"),
-        ("cuInit: returns 802", Cause.CRASHED, "take buffers, as it is: 802 CUDA_ERROR_SYSTEM_NOT_READY cuInit"),
+        ("cuInit: returns 802", Cause.DENIED, "take buffers, as it is: 802 CUDA_ERROR_SYSTEM_NOT_READY cuInit"),
         ("cuInit: crashes", Cause.CRASHED, "take buffers, as it is: signal 11 the process that drives NCCL ended"),
-        ("cuMemAlloc_v2 gpu1 nth2: returns 2", Cause.CRASHED,
+        ("cuMemAlloc_v2 gpu1 nth2: returns 2", Cause.DENIED,
          "take buffers, as it is: 2 CUDA_ERROR_OUT_OF_MEMORY cuMemAlloc_v2"),
     ],
 )  # fmt: skip

@@ -171,15 +171,15 @@ ABSENT: Final = {
         ("result of check gpu0: gives 5",), Cause.INVALID, "the check kernel did not see a planted fault"
     ),
     "out of memory": (
-        ("cuMemAlloc_v2 gpu0 nth2: returns 2",), Cause.CRASHED, "cuMemAlloc_v2: 2 CUDA_ERROR_OUT_OF_MEMORY"
+        ("cuMemAlloc_v2 gpu0 nth2: returns 2",), Cause.DENIED, "cuMemAlloc_v2: 2 CUDA_ERROR_OUT_OF_MEMORY"
     ),
     "no memory to speak of": (
         ("memory gpu1: gives 11",), Cause.SKIPPED, "a tenth of the free memory is 1 MiB: too little to try with"
     ),
-    "no fabric manager": (("cuInit: returns 802",), Cause.CRASHED, "cuInit: 802 CUDA_ERROR_SYSTEM_NOT_READY"),
-    "a card in TCC mode": (("cuInit: returns 304",), Cause.CRASHED, "cuInit: 304 CUDA_ERROR_OPERATING_SYSTEM"),
+    "no fabric manager": (("cuInit: returns 802",), Cause.DENIED, "cuInit: 802 CUDA_ERROR_SYSTEM_NOT_READY"),
+    "a card in TCC mode": (("cuInit: returns 304",), Cause.DENIED, "cuInit: 304 CUDA_ERROR_OPERATING_SYSTEM"),
     "no context": (
-        ("cuDevicePrimaryCtxRetain *: returns 46",), Cause.CRASHED,
+        ("cuDevicePrimaryCtxRetain *: returns 46",), Cause.DENIED,
         "cuDevicePrimaryCtxRetain: 46 CUDA_ERROR_DEVICE_UNAVAILABLE",
     ),
     "hung before the first lever": (

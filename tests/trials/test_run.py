@@ -91,7 +91,7 @@ def test_after_a_lever_every_end_is_an_outcome(corner: Corner, name: str, outcom
         ("dies_early", Cause.CRASHED, "died at get set, before any lever was pulled"),
         (
             "is_refused_early",
-            Cause.CRASHED,
+            Cause.DENIED,
             "cuCtxEnablePeerAccess: 217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
         ),
         ("raises_early", Cause.CRASHED, "RuntimeError: no such luck"),

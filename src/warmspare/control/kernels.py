@@ -182,7 +182,7 @@ class Kernels:
         self.fill(buffer.pointer, buffer.size, seed)
         whole = self.check(buffer.pointer, buffer.size, seed)
         index = seed % (buffer.size // WORD_BYTES)
-        wrong = word(seed, index) ^ 1 << seed % 64
+        wrong = word(seed, index) ^ 1 << mix(seed) % 64
         buffer.write(wrong.to_bytes(WORD_BYTES, "little"), index * WORD_BYTES)
         return (whole, self.check(buffer.pointer, buffer.size, seed)) == (Mismatch(0, None), Mismatch(1, index))
 

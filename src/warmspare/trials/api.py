@@ -109,9 +109,15 @@ class Steps:
         """Report through `tell`; `scratch` is a private folder that is cleared away afterwards."""
         self._tell = tell
         self.scratch, self.patience_s = scratch, deadline_s / 4
+        self._ends = time.monotonic() + deadline_s
         self.took_s: dict[str, float] = {}
         self.current: str | None = None
         self.in_lever = self.pulled = False
+
+    @property
+    def left_s(self) -> float:
+        """How long it is to the deadline."""
+        return self._ends - time.monotonic()
 
     def __call__(self, name: str, lever: Callable[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
         """Pull a lever: from here on a failure is an outcome of the thing under test."""

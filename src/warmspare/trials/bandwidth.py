@@ -12,6 +12,8 @@ SAMPLES: Final = 5
 SAMPLE_S: Final = 0.03
 """What one sample should take: long against starting work (microseconds), short against a trial."""
 MOST: Final = 64
+MOST_S: Final = 2.0
+"""Where one piece takes long, there are fewer samples: a slow path is slow, and has not hung."""
 
 
 class Speed(NamedTuple):
@@ -28,13 +30,15 @@ class Speed(NamedTuple):
 def measure(stream: Stream, start: Callable[[], object], sample_s: float = SAMPLE_S) -> Speed:
     """Time `start`, which puts one piece of work into the stream.
 
-    One piece warms up, a second tells how many fill a sample; then `SAMPLES` samples of that many in a row.
+    One piece warms up, a second tells how many fill a sample; then `SAMPLES` samples of that many in a row, fewer
+    where they would take more than `MOST_S`.
     """
     begin, end = Event(stream.context), Event(stream.context)
     _sample(stream, start, 1, (begin, end))
     once_s = _sample(stream, start, 1, (begin, end))
     times = min(MOST, max(1, round(sample_s / once_s))) if once_s > 0 else MOST
-    samples = sorted(_sample(stream, start, times, (begin, end)) / times for _ in range(SAMPLES))
+    count = max(1, min(SAMPLES, int(MOST_S / once_s))) if once_s > 0 else SAMPLES
+    samples = sorted(_sample(stream, start, times, (begin, end)) / times for _ in range(count))
     begin.close()
     end.close()
     middle = statistics.median(samples)

@@ -189,9 +189,16 @@ def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
         if not (steps.in_lever or (steps.pulled and isinstance(error, LeverRefused))):
             known = isinstance(error, NotTried | LeverRefused)
             detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
-            return AbsentEvent(cause=error.cause if isinstance(error, NotTried) else Cause.CRASHED, detail=detail)
+            return AbsentEvent(cause=_cause(error), detail=detail)
         proof = trial.proof(outcome=steps.broke(error))
     return ProofEvent(proof=msgspec.to_builtins(proof))
+
+
+def _cause(error: Exception) -> Cause:
+    """Why a trial did not come to its first lever: it says so, a driver would not let it, or it has a fault."""
+    if isinstance(error, NotTried):
+        return error.cause
+    return Cause.DENIED if isinstance(error, LeverRefused) else Cause.CRASHED
 
 
 def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadline_s: float) -> EndEvent:

@@ -65,13 +65,13 @@ class Ranks:
     def prepare(self, gpus: list[tuple[str, str]], sizes: list[int]) -> list[int]:
         """Take the GPUs (each its name and its id) and the largest buffers that fit; gives the sizes that do, in bytes.
 
-        Both buffers together take at most a tenth of a GPU's free memory.
+        Both buffers together take at most half of a tenth of a GPU's free memory: NCCL has some of its own.
         """
         if len(gpus) > MOST_RANKS:
             raise NotTried(Cause.SKIPPED, f"sums over {len(gpus)} GPUs are not exact in 32 bits")
         driver = Driver()
-        contexts = [(name, Context(driver.device(gpu))) for name, gpu in gpus]
-        most = min(context.memory().free for _, context in contexts) // 10 // 2
+        contexts = [(name, _opened(driver, name, gpu)) for name, gpu in gpus]
+        most = min(context.memory().free for _, context in contexts) // 10 // 2 // 2
         fitting = [size for size in sizes if size <= most]
         if not fitting:
             raise NotTried(Cause.SKIPPED, f"no more than {most // MIB} MiB may be taken of each GPU twice")
@@ -160,6 +160,14 @@ class Ranks:
                 found.append(f"{gpu.name}: {wrong} of {count} sums are wrong, the first at {first}")
         if found:
             raise WrongError("; ".join(found[:4]))
+
+
+def _opened(driver: Driver, name: str, gpu: str) -> Context:
+    """A context; a refusal says of which GPU."""
+    try:
+        return Context(driver.device(gpu))
+    except LeverRefused as refusal:
+        raise LeverRefused(refusal.code, f"{name}: {refusal.detail}") from None
 
 
 class _Rank:

@@ -85,7 +85,11 @@ class Variant(msgspec.Struct, kw_only=True):
         return self.by_size[-1].size_mib * MIB if self.by_size else 0
 
 
-@trial(deadline=80, touches="up to a tenth of the free memory of every GPU, in two processes of its own", quick=True)
+@trial(
+    deadline=80,
+    touches="a twentieth of the free memory of every GPU, and what NCCL takes itself, in two processes of its own",
+    quick=True,
+)
 def nccl_allreduce(steps: Steps, given: Gpus) -> NcclAllreduce:
     """Every GPU must have the exact sum, whatever the speed."""
     if len(given.gpus) < TWO:

@@ -22,6 +22,9 @@ _START: Final = (
     " from warmspare.trials import collective; collective.serve(int(told))"
 )
 
+MARGIN_S: Final = 5.0
+"""What must be left of the trial's deadline when the last answer is given up: to say what was seen before it."""
+
 
 class RanksProcess:
     """Its environment is ours whole, and only added to. Each answer must come within the trial's patience."""
@@ -82,9 +85,12 @@ class RanksProcess:
         raise NotTried(Cause(answer.code), answer.detail)
 
     def _answer(self) -> Answer:
-        deadline = time.monotonic() + self._steps.patience_s
+        left_s = self._steps.left_s - MARGIN_S
+        deadline = time.monotonic() + min(self._steps.patience_s, left_s)
         while b"\n" not in self._rest:
             if not process.ready([self._answers], deadline - time.monotonic()):
+                if left_s < self._steps.patience_s:
+                    raise NotTried(Cause.TIMEOUT, f"no time was left for {self._steps.current}")
                 self._failed("hung", None, f"no answer within {self._steps.patience_s:g} s")
             data = os.read(self._answers, 65_536)
             if not data:
@@ -103,5 +109,5 @@ class RanksProcess:
         """An outcome inside a lever; before it, the instrument's own failure."""
         if self._steps.in_lever:
             raise LeverFailed(Outcome(kind=kind, step=self._steps.current, code=code, detail=detail[:300]))
-        cause = Cause.TIMEOUT if kind == "hung" else Cause.CRASHED
+        cause = {"hung": Cause.TIMEOUT, "refused": Cause.DENIED}.get(kind, Cause.CRASHED)
         raise NotTried(cause, f"{self._steps.current}: {' '.join(filter(None, (code, detail)))}"[:300])
