@@ -85,7 +85,7 @@ def proof(found: NcclAllreduce | Absent) -> NcclAllreduce:
 
 
 def test_right_sums_are_timed_and_the_log_names_the_transports(tried: Try) -> None:
-    found = proof(tried("memory gpu*: gives 700", given=gpus(0, 1, 2)))
+    found = proof(tried("memory gpu*: gives 1400", given=gpus(0, 1, 2)))
     assert (found.outcome, found.contrast) == (DONE, DONE)
     assert (found.ranks, found.version, found.library) == (3, "2.88.77", "…/libnccl.so.2")
     assert (found.transport, found.algorithm, found.contrast_transport) == ("P2P/CUMEM", "RING", "SHM/direct")
