@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from leftovers import Corner, small_disk
+from warmspare.control import cpu_share, host_memory, speed
 from warmspare.model.facts import Known
 from warmspare.trials import child
 from warmspare.trials import host_speed as measuring
@@ -49,16 +50,16 @@ def measured(trial: Trial = TRIAL, told: list[StepEvent] | None = None) -> HostS
 
 @pytest.mark.usefixtures("corner")
 def test_it_measures_what_is_here() -> None:
-    speed = measured()
-    assert speed.outcome.kind == "done"
-    assert speed.threads == measuring._threads() <= len(os.sched_getaffinity(0))  # noqa: SLF001 # what it counts
-    names = [one.name for one in speed.measures]
+    seen = measured()
+    assert seen.outcome.kind == "done"
+    assert seen.threads == measuring._threads() <= len(os.sched_getaffinity(0))  # noqa: SLF001 # what it counts
+    names = [one.name for one in seen.measures]
     assert len(names) == len(set(names))
     assert set(names) >= ALWAYS
-    for system in speed.file_systems:
+    for system in seen.file_systems:
         there = f"{system.place}_write_gb_per_s" in names
-        assert there != any(lack.startswith(system.place) for lack in speed.lacking), "a figure, or why there is none"
-    assert {system.type for system in speed.file_systems if system.place == "tmpfs"} <= {"tmpfs", "ramfs"}
+        assert there != any(lack.startswith(system.place) for lack in seen.lacking), "a figure, or why there is none"
+    assert {system.type for system in seen.file_systems if system.place == "tmpfs"} <= {"tmpfs", "ramfs"}
     assert not any("fio" in name or "sysbench" in name for name in names)
 
 
@@ -67,13 +68,13 @@ def test_installed_tools_add_theirs_and_one_that_fails_is_told(tmp_path: Path, m
     monkeypatch.setenv("WARMSPARE_SYSBENCH", fake(tmp_path / "sysbench", SYSBENCH))
     broken = f"""case "$*" in *randwrite*) echo 'no O_DIRECT here' >&2; exit 1;; *) echo '{JOB}';; esac"""
     monkeypatch.setenv("WARMSPARE_FIO", fake(tmp_path / "fio", broken))
-    speed = measured()
-    found = {one.name: one.value for one in speed.measures}
+    seen = measured()
+    found = {one.name: one.value for one in seen.measures}
     assert found["sysbench_cpu_per_s"] == 55.5
     assert found["sysbench_memory_gb_per_s"] == pytest.approx(1.04858)
     assert found["disk_fio_random_read_per_s"] == 77
     assert "disk_fio_random_write_per_s" not in found
-    assert [lack for lack in speed.lacking if "fio" in lack] == [
+    assert [lack for lack in seen.lacking if "fio" in lack] == [
         "disk_fio_random_write_per_s: fio ended with status 1: no O_DIRECT here"
     ]
 
@@ -84,9 +85,9 @@ def test_installed_tools_add_theirs_and_one_that_fails_is_told(tmp_path: Path, m
 def test_there_are_as_many_threads_as_a_quota_and_a_tenth_of_memory_bear(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, free: int, threads: int
 ) -> None:
-    monkeypatch.setattr(measuring.cpu_share, "cpus", lambda: 64)
-    monkeypatch.setattr(measuring.cpu_share, "quota", lambda: quota)
-    monkeypatch.setattr(measuring.host_memory, "free_bytes", lambda: free)
+    monkeypatch.setattr(cpu_share, "cpus", lambda: 64)
+    monkeypatch.setattr(cpu_share, "quota", lambda: quota)
+    monkeypatch.setattr(host_memory, "free_bytes", lambda: free)
     assert measuring._threads() == threads  # noqa: SLF001 # a part of the trial
 
 
@@ -95,7 +96,7 @@ def test_a_figure_that_cannot_be_had_leaves_the_others(monkeypatch: pytest.Monke
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # as a limit of processes does
 
     found = measuring._Found()  # noqa: SLF001 # a part of the trial
-    monkeypatch.setattr(measuring.speed, "hashing", refuse)
+    monkeypatch.setattr(speed, "hashing", refuse)
     measuring._cpu(found, 64)  # noqa: SLF001
     assert found.lacking == [f"cpu_{n}: {os.strerror(errno.EAGAIN)}" for n in ("1_thread", "n_threads")]
 
@@ -103,10 +104,10 @@ def test_a_figure_that_cannot_be_had_leaves_the_others(monkeypatch: pytest.Monke
 @pytest.mark.root
 def test_a_file_system_without_room_leaves_the_others_their_figures(corner: Corner) -> None:
     with small_disk(corner.scratch):
-        speed = measured()
-        assert speed.outcome.kind == "done"
-        assert "tmpfs: a tenth of what is free is 0 MiB" in speed.lacking
-        assert {one.name for one in speed.measures} >= ALWAYS
+        seen = measured()
+        assert seen.outcome.kind == "done"
+        assert "tmpfs: a tenth of what is free is 0 MiB" in seen.lacking
+        assert {one.name for one in seen.measures} >= ALWAYS
 
 
 def test_held_up_in_the_middle_of_a_file_system_it_is_hung_there_and_leaves_nothing(
