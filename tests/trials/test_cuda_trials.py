@@ -127,7 +127,6 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
     ("cuda_compute", "result of check gpu1: gives 0"): ("wrong", "check", None),
     ("cuda_compute", "result of check gpu1: gives 1"): ("wrong", "check", None),
     ("cuda_compute", "kernel check gpu1 nth2: hangs"): ("hung", "check", None),
-    ("host_copy", "cuMemHostAlloc *: returns 2"): ("refused", "pin", OOM),
     ("host_copy", "wrong page of copy gpu1 host nth1: gives 77"): ("wrong", "copy out, pinned", None),
     ("host_copy", "wrong word of copy host gpu1 nth1: gives 7777"): ("wrong", "copy in, pinned", None),
     ("host_copy", "wrong page of copy gpu1 pageable nth4: gives 78"): ("wrong", "copy out, pageable", None),
@@ -206,6 +205,24 @@ def test_without_any_pinned_memory_nothing_is_said_of_virtual_memory(tried: Try)
     absent = tried("cuda_vmm", "cuMemHostAlloc *: returns 2")
     assert isinstance(absent, Absent)
     assert absent.cause is Cause.SKIPPED
+
+
+def test_under_a_wall_of_pinned_memory_less_is_copied(tried: Try) -> None:
+    proof = tried("host_copy", "pinned memory: gives 20")
+    assert isinstance(proof, HostCopy)
+    assert (proof.outcome, proof.pinned_refusal) == (DONE, None)
+    assert 10 <= (proof.block_mib or 0) <= 20
+    assert proof.pinned_h2d_gb_per_s
+    assert proof.pageable_d2h_gb_per_s
+
+
+def test_without_any_pinned_memory_the_pageable_figures_stand_alone(tried: Try) -> None:
+    proof = tried("host_copy", "cuMemHostAlloc *: returns 2")
+    assert isinstance(proof, HostCopy)
+    assert (proof.outcome, proof.pinned_refusal, proof.nodes, proof.near) == (DONE, OOM, (), None)
+    assert proof.pinned_h2d_gb_per_s is proof.pinned_d2h_gb_per_s is None
+    assert proof.pageable_h2d_gb_per_s
+    assert proof.pageable_d2h_gb_per_s
 
 
 def test_that_memory_came_back_is_not_taken_from_cuda_alone(tried: Try) -> None:
