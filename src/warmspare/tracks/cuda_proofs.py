@@ -31,6 +31,10 @@ def every_gpu_computes(proof: Each[CudaCompute]) -> Finding:
 
 
 PINNED = "{budget_mib} MiB were pinned in {pin_s:.1f} s, as much as was tried"
+NOT_NARROWED = (
+    "{budget_mib} MiB were pinned in {pin_s:.1f} s; a larger piece was refused ({refusal}), and how much more"
+)
+NOT_NARROWED += " could be pinned was not found out"
 PINNED_TO_THE_WALL = "{budget_mib} MiB could be pinned, and then no more ({refusal})"
 
 
@@ -41,6 +45,8 @@ def pinned_memory_works(proof: PinnedMemory) -> Finding:
     """
     if failed := broken(proof):
         return failed
+    if proof.bounded and proof.refusal:
+        return met(NOT_NARROWED, budget_mib=proof.budget_mib, pin_s=proof.pin_s, refusal=proof.refusal)
     if proof.bounded:
         return met(PINNED, budget_mib=proof.budget_mib, pin_s=proof.pin_s)
     return met(PINNED_TO_THE_WALL, budget_mib=proof.budget_mib, refusal=proof.refusal)
