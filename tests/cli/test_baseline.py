@@ -182,7 +182,7 @@ def test_a_native_run_that_cannot_be_kept_is_compared_all_the_same(
         ("2022-01-01T00:00:00Z", "2022", "of 2022-01-01 00:00 UTC, in place of that of 2021-01-01 00:00 UTC"),
     ],
 )
-def test_an_older_file_does_not_replace_the_native_run_that_is_kept(  # noqa: PLR0913 # the tool's fixtures, and a row
+def test_an_older_file_does_not_replace_the_native_run_that_is_kept(  # noqa: PLR0913, PLR0917 # fixtures, and a row
     tool: Tool, tmp_path: Path, saved: dict[str, Any], drivers: dict[str, dict[str, str]], at: str, kept: str, said: str
 ) -> None:
     native = {"kind": "bare-metal", "in_container": False}

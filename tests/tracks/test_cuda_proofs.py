@@ -50,7 +50,7 @@ PROOFS: Final = (
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": REFUSED},), UNMET, None, "gpu1: refused at start"),
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": CudaCompute},), UNDECIDED, None, "no answer"),
     Row(proofs.pinned_memory_works, (PINNED,), MET, None, "8192 MiB were pinned in 1.9 s, as much as was tried"),
-    Row(proofs.pinned_memory_works, (replace(WALL, bounded=True),), MET, None, "480 MiB were pinned in 0.2 s; a larger"),
+    Row(proofs.pinned_memory_works, (replace(WALL, bounded=True),), MET, None, "480 MiB were pinned in 0.2 s; a la"),
     Row(proofs.pinned_memory_works, (WALL,), MET, None, "480 MiB could be pinned, and then no more (2 CUDA_ERR"),
     Row(proofs.pinned_memory_works, (PinnedMemory(outcome=LOST),), UNMET, None, "hung at pin (no code): after 512"),
     Row(

@@ -284,11 +284,11 @@ def test_a_wall_is_only_what_was_narrowed_to_the_least_step(
     monkeypatch: pytest.MonkeyPatch, told: tuple[float, ...], *, wall: bool
 ) -> None:
     """Pieces of 16, 16, 32 MiB; then 64 are refused once, and either the time is over or smaller ones follow."""
-    held: list[int] = []
+    held, call = list[int](), "cuMemHostAlloc"
 
     def pin(size: int) -> object:
         if sum(held) + size > 100 * MIB:
-            raise CudaError("cuMemHostAlloc", 2, "CUDA_ERROR_OUT_OF_MEMORY")
+            raise CudaError(call, 2, "CUDA_ERROR_OUT_OF_MEMORY")
         held.append(size)
         return object()
 

@@ -31,10 +31,8 @@ def every_gpu_computes(proof: Each[CudaCompute]) -> Finding:
 
 
 PINNED = "{budget_mib} MiB were pinned in {pin_s:.1f} s, as much as was tried"
-NOT_NARROWED = (
-    "{budget_mib} MiB were pinned in {pin_s:.1f} s; a larger piece was refused ({refusal}), and how much more"
-)
-NOT_NARROWED += " could be pinned was not found out"
+NOT_NARROWED = "{budget_mib} MiB were pinned in {pin_s:.1f} s; a larger piece was refused ({refusal}), and how much"
+NOT_NARROWED += " more could be pinned was not found out"
 PINNED_TO_THE_WALL = "{budget_mib} MiB could be pinned, and then no more ({refusal})"
 
 

@@ -34,8 +34,9 @@ PAGE: Final = 4096
 class PinnedMemory(Proof, frozen=True, kw_only=True):
     """How much host memory could be pinned, in MiB.
 
-    `bounded` means that the trial stopped by itself, at the most that it takes; otherwise it met a wall, narrowed to the
-    least piece. `refusal` is what the last piece that was too large was refused with. `pin_s` is the time that pinning and touching all of it took.
+    `bounded` means that the trial stopped by itself, at the most that it takes; otherwise it met a wall, which it then
+    narrowed to the least piece. `refusal` is what the last piece that was too large was refused with. `pin_s` is the
+    time that pinning and touching all of it took.
     """
 
     budget_mib: Count | None = None
