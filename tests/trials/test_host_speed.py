@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -228,3 +229,34 @@ def test_a_cache_of_its_own_is_named_and_gives_no_reads(tmp_path: Path) -> None:
         f"disk_{name}: zfs has a cache of its own, which stays" for name in ("read_gb_per_s", "random_read_per_s")
     ]
     assert not any("disk_r" in one.name for one in found.measures)
+
+
+MIB: Final = 2**20
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "caches_mib", "used_mib", "lacks"),
+    [
+        (20_000, (32, 32), (512, 512), 0),
+        (20_000, (384, 768), (768, 1536), 0),
+        (10_000, (384, 768), (768, 1000), 1),
+        (2000, (384, 768), (200, 200), 2),
+        (20_000, (0, 0), (512, 512), 0),
+    ],
+)
+def test_memory_is_copied_past_the_caches_or_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, free_mib: int, caches_mib: tuple[int, int], used_mib: tuple[int, int], lacks: int
+) -> None:
+    used: list[int] = []
+
+    def copying(_: int, total_bytes: int, *__: object) -> float:
+        used.append(total_bytes // MIB)
+        return 1.0
+
+    monkeypatch.setattr(host_memory, "free_bytes", lambda: free_mib * MIB)
+    monkeypatch.setattr(host_memory, "cache_bytes", lambda: tuple(mib * MIB for mib in caches_mib))
+    monkeypatch.setattr(speed, "copying", copying)
+    found = Found()
+    measuring._memory(found, 4)  # noqa: SLF001 # a part of the trial
+    assert tuple(used) == used_mib
+    assert sum("may be the speed of caches" in lack for lack in found.lacking) == lacks == len(found.lacking)

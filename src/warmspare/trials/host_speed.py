@@ -12,21 +12,25 @@ from warmspare.control import cpu_share, host_memory, speed, speed_tools
 from warmspare.control.process import find_program
 from warmspare.model.facts import Outcome
 from warmspare.trials.api import Steps, trial
-from warmspare.trials.speed import FileSystem, HostSpeed
+from warmspare.trials.speed import FileSystem, HostSpeed, Name
 from warmspare.trials.speed_files import REPEATS, SHARE, SLOT_S, files_aside, places_of
 from warmspare.trials.speed_found import Found
 
 __all__ = ["HostSpeed", "host_speed"]
 
+MEMORY: Final[tuple[Name, Name]] = ("memory_1_thread", "memory_n_threads")
 MOST_MEMORY: Final = 512 * 2**20
+TIMES_CACHE: Final = 2
+"""How much more than the caches hold is copied, if a tenth of free memory is as much: then they keep none of it."""
 THROTTLED_S: Final = 1.0
 """And under a quota of CPU time, which is dealt out in periods of a tenth of a second: then one repeat of many."""
 
 
 @trial(
     deadline=60,
-    touches="every CPU for about a second, a tenth of free memory (512 MiB at most), and files of its own in a tenth"
-    " of free disk space (256 MiB at most) in the scratch folder, /var/tmp, /dev/shm and, under WSL, on C:",
+    touches="every CPU for about a second, a tenth of free memory (512 MiB at most, or twice the caches), and files of"
+    " its own in a tenth of free disk space (256 MiB at most) in the scratch folder, /var/tmp, /dev/shm and, under WSL,"
+    " on C:",
     quick=True,
 )
 def host_speed(steps: Steps) -> HostSpeed:
@@ -75,12 +79,16 @@ def _cpu(found: Found, threads: int) -> None:
 
 
 def _memory(found: Found, threads: int) -> None:
-    total = min(host_memory.free_bytes() // SHARE, MOST_MEMORY)
-    if total < speed.LEAST_COPIED:
-        found.lack(f"memory: a tenth of what is free is {total // 2**20} MiB, which caches would hold")
+    share = host_memory.free_bytes() // SHARE
+    if share < speed.LEAST_COPIED:
+        found.lack(f"memory: a tenth of what is free is {share // 2**20} MiB, which caches would hold")
         return
-    found.ask("memory_1_thread", speed.copying, 1, total, *_slots())
-    found.ask("memory_n_threads", speed.copying, min(threads, speed.COPIERS), total, *_slots())
+    copiers = min(threads, speed.COPIERS)
+    for name, workers, cache in zip(MEMORY, (1, copiers), host_memory.cache_bytes(), strict=True):
+        used = min(share, max(MOST_MEMORY, TIMES_CACHE * cache))
+        found.ask(name, speed.copying, workers, used, *_slots())
+        if used < TIMES_CACHE * cache:
+            found.lack(f"{name}: may be the speed of caches, which hold {cache // 2**20} MiB of {used // 2**20}")
 
 
 def _process_start(found: Found) -> None:
