@@ -50,8 +50,8 @@ def cpu_model(cpuinfo: str) -> str:
 def machine_key(cpu: str, gpus: Iterable[str]) -> str | None:
     """The machine's key, or None without a GPU's UUID: a CPU's model alone is many machines.
 
-    The same under Linux, Windows and WSL2, which all show these as the hardware has them. A digest, from which
-    no UUID can be found again: they hold 122 random bits.
+    The same under Linux, Windows and WSL2, which all show these as the hardware has them. A digest: UUIDs that
+    nobody knows are too many to be tried, but who knows a machine's can confirm that a key is its own.
     """
     uuids = sorted({gpu.lower() for gpu in gpus if UUID.match(gpu)})
     if not uuids:

@@ -128,9 +128,13 @@ def store(snapshot: Snapshot, reader: Reader, where: Path) -> Path:
 
 
 def kept(readings: Readings, reader: Reader, where: Path) -> dict[ReadingKey, Reading[Any]]:
-    """The proofs kept for this very machine state; none if it changed, or if what was kept is unreadable."""
+    """The proofs kept for this very machine state.
+
+    None if it changed, if what was kept is unreadable, or if others may write in the folder: they may have made it.
+    """
     mine = key(readings)
     try:
+        check_ours(where)
         with (where / mine.file).open("rb") as file:
             old = reader.read(file.read(SIZE_LIMIT + 1))
     except (OSError, BadSnapshot):

@@ -174,6 +174,27 @@ def test_a_native_run_that_cannot_be_kept_is_compared_all_the_same(
     assert "the run could not be kept" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("at", "kept", "said"),
+    [
+        ("2020-01-01T00:00:00Z", "2021", "was kept, of 2021-01-01 00:00 UTC: not this file's, of 2020-01-01 00:00 UTC"),
+        ("2021-01-01T00:00:00Z", "2021", "was kept, of 2021-01-01 00:00 UTC: the same"),
+        ("2022-01-01T00:00:00Z", "2022", "of 2022-01-01 00:00 UTC, in place of that of 2021-01-01 00:00 UTC"),
+    ],
+)
+def test_an_older_file_does_not_replace_the_native_run_that_is_kept(  # noqa: PLR0913, PLR0917 # fixtures, and a row
+    tool: Tool, tmp_path: Path, saved: dict[str, Any], drivers: dict[str, dict[str, str]], at: str, kept: str, said: str
+) -> None:
+    native = {"kind": "bare-metal", "in_container": False}
+    (tmp_path / "state").mkdir(mode=0o700)
+    where = tmp_path / "state" / f"native-{saved['run']['key']}.json"
+    Path(written(tmp_path, saved, **native, at="2021-01-01T00:00:00Z")).rename(where)
+    ran = tool("baseline", "compare", written(tmp_path, saved, **native, at=at), env=drivers["here"])
+    assert ran.returncode == 0, ran.stderr
+    assert said in ran.stderr
+    assert json.loads(where.read_text())["run"]["at"].startswith(kept)
+
+
 @pytest.mark.parametrize("asked", [(), ("sav",), ("save", "x"), ("compare", "a", "b"), ("save", "-o", "/nope/x")])
 def test_words_that_are_wrong_are_a_usage_error(tool: Tool, asked: tuple[str, ...]) -> None:
     ran = tool("baseline", *asked)

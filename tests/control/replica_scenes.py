@@ -238,7 +238,7 @@ def the_door_is_closed() -> None:
     """While a writer is served, and after its death, a second one is refused at once, and a new reader has the path."""
     with played("write") as (reader, seen, child):
         assert seen.enough.wait(PATIENCE_S)
-        link = child.args[-1]  # type: ignore[index]
+        link = str(child.args[-1])  # type: ignore[index]
         try:
             wire.connected(link, PATIENCE_S)
         except FileNotFoundError:

@@ -38,4 +38,4 @@ def test_the_least_quota_on_the_way_up_counts(
 
 def test_here_are_some() -> None:
     assert cpus() >= 1
-    assert quota() is None or quota() > 0
+    assert (quota() or 1) > 0

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from warmspare.control.host_memory import free_bytes, nodes_of, stay_near
+from warmspare.control.host_memory import cache_bytes, free_bytes, nodes_of, stay_near
 
 MIB: Final = 2**20
 MEMINFO: Final = "MemTotal:       32000000 kB\nMemFree:         1000000 kB\nMemAvailable:    2048000 kB\n"
@@ -118,3 +118,23 @@ def test_memory_that_was_touched_lies_on_a_node_where_the_kernel_tells() -> None
     region[:] = b"x" * MIB
     found = nodes_of(ctypes.addressof(ctypes.c_char.from_buffer(region)))
     assert sum(found.values()) * mmap.PAGESIZE >= MIB
+
+
+def test_the_largest_cache_and_all_of_its_level_are_read(tmp_path: Path) -> None:
+    caches = {
+        "cpu0": (("1", "32K", "0"), ("2", "1M", "0"), ("3", "98304K", "0-1")),
+        "cpu1": (("1", "32K", "1"), ("2", "1M", "1"), ("3", "98304K", "0-1")),
+        "cpu2": (("1", "32K", "2"), ("2", "odd", "2"), ("3", "32768K", "2")),
+    }
+    for cpu, ones in caches.items():
+        for n, (level, size, shared) in enumerate(ones):
+            folder = tmp_path / f"sys/devices/system/cpu/{cpu}/cache/index{n}"
+            folder.mkdir(parents=True)
+            for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
+                (folder / name).write_text(f"{text}\n")
+    assert cache_bytes(tmp_path) == (96 * 2**20, 128 * 2**20)
+
+
+def test_without_caches_shown_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "sys/devices/system/cpu/cpu0/cache/index0").mkdir(parents=True)
+    assert cache_bytes(tmp_path) == (0, 0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,9 +138,51 @@ def test_pages_that_stay_give_no_figure(tmp_path: Path, monkeypatch: pytest.Monk
     assert (files.reading(1), files.reading_at_random()) == (None, None)
 
 
-def test_where_the_kernel_cannot_be_asked_pages_count_as_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def _no_nowait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that does not know RWF_NOWAIT, as overlay does not and older tmpfs did not."""
+    preadv = os.preadv
+
+    def refuse(descriptor: int, buffers: list[bytearray], place: int, flags: int = 0) -> int:
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return preadv(descriptor, buffers, place)
+
+    monkeypatch.setattr(os, "preadv", refuse)
+
+
+@pytest.mark.usefixtures("_no_nowait")
+def test_where_reads_cannot_be_asked_the_mapping_is(tmp_path: Path) -> None:
+    with (tmp_path / "data").open("wb+") as file:
+        file.write(bytes(PAGE))
+        file.truncate(2 * PAGE)
+        file.flush()
+        assert file_speed._is_cached(file.fileno(), 0)  # noqa: SLF001 # just written
+        assert not file_speed._is_cached(file.fileno(), PAGE)  # noqa: SLF001 # a hole that nobody has read
+
+
+@pytest.mark.usefixtures("_no_nowait")
+def test_memory_without_an_answer_to_reads_gives_no_figure() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # a private folder, in memory
+        files = Files(Path(folder), LEAST, 0.01)
+        files.writing(1)
+        assert (files.reading(1), files.reading_at_random()) == (None, None)
+
+
+@pytest.mark.parametrize(("refusal", "cached"), [(errno.ENODEV, False), (errno.EACCES, True)])
+@pytest.mark.usefixtures("_no_nowait")
+def test_a_file_that_cannot_be_mapped_has_no_pages_and_an_unknown_answer_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int, *, cached: bool
 ) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with (tmp_path / "data").open("wb+") as file:
+        assert file_speed._is_cached(file.fileno(), 0) is cached  # noqa: SLF001 # a part of the look
+
+
+def test_pages_that_are_gone_give_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = Files(tmp_path, LEAST, 0.01)
     files.writing(1)
     monkeypatch.setattr(file_speed, "_is_cached", lambda *_: False)

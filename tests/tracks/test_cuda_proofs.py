@@ -36,6 +36,8 @@ MAPPED: Final = CudaVmm(
 )
 SHARED: Final = ManagedMemory(outcome=DONE, concurrent=True, pageable=False, size_mib=64)
 
+UNPINNED: Final = HostCopy(outcome=DONE, pageable_h2d_gb_per_s=8.7, pageable_d2h_gb_per_s=15.5, pinned_refusal="2 OOM")
+
 PROOFS: Final = (
     Row(proofs.cuda_computes, (COMPUTED,), MET, None, "started in 0.41 s, kernels were compiled in 0.03 s"),
     Row(proofs.cuda_computes, ({"gpu0": REFUSED, "gpu1": COMPUTED},), MET, None, "their results were right"),
@@ -48,16 +50,18 @@ PROOFS: Final = (
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": REFUSED},), UNMET, None, "gpu1: refused at start"),
     Row(proofs.every_gpu_computes, ({"gpu0": COMPUTED, "gpu1": CudaCompute},), UNDECIDED, None, "no answer"),
     Row(proofs.pinned_memory_works, (PINNED,), MET, None, "8192 MiB were pinned in 1.9 s, as much as was tried"),
+    Row(proofs.pinned_memory_works, (replace(WALL, bounded=True),), MET, None, "480 MiB were pinned in 0.2 s; a la"),
     Row(proofs.pinned_memory_works, (WALL,), MET, None, "480 MiB could be pinned, and then no more (2 CUDA_ERR"),
     Row(proofs.pinned_memory_works, (PinnedMemory(outcome=LOST),), UNMET, None, "hung at pin (no code): after 512"),
     Row(
-        proofs.pinned_copies_are_fast, (COPIED,), MET, None,
+        proofs.host_copies_arrive, (COPIED,), MET, None,
         "pinned 55.3 and 54.9 (88% and 87% of the PCIe link) from memory near the GPU, pageable 8.7 and 15.5",
     ),
-    Row(proofs.pinned_copies_are_fast, (replace(COPIED, near=False),), MET, None, "from memory far from the GPU"),
-    Row(proofs.pinned_copies_are_fast, (replace(COPIED, near=None, link_gb_per_s=None),), MET, None, "54.9, pageab"),
-    Row(proofs.pinned_copies_are_fast, (replace(COPIED, link_gb_per_s=31.5),), MET, None, "more than its PCIe link"),
-    Row(proofs.pinned_copies_are_fast, (HostCopy(outcome=WRONG),), UNMET, None, "wrong at copy in, pinned"),
+    Row(proofs.host_copies_arrive, (replace(COPIED, near=False),), MET, None, "from memory far from the GPU"),
+    Row(proofs.host_copies_arrive, (replace(COPIED, near=None, link_gb_per_s=None),), MET, None, "54.9, pageab"),
+    Row(proofs.host_copies_arrive, (replace(COPIED, link_gb_per_s=31.5),), MET, None, "more than its PCIe link"),
+    Row(proofs.host_copies_arrive, (UNPINNED,), MET, None, "pageable 8.7 and 15.5; nothing could be pinned (2 OOM)"),
+    Row(proofs.host_copies_arrive, (HostCopy(outcome=WRONG),), UNMET, None, "wrong at copy in, pinned"),
     Row(proofs.cuda_vmm_works, (MAPPED,), MET, None, "512 MiB went (seen by NVML) and came back"),
     Row(proofs.cuda_vmm_works, (replace(MAPPED, freed_by="cuda"),), MET, None, "went (by CUDA's own word: NVML does"),
     Row(proofs.cuda_vmm_works, (MAPPED,), MET, None, "(of 141 GiB; per GiB 0.02 s to go, 0.03 s to come back)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -12,14 +13,16 @@ from msgspec.structs import replace
 from leftovers import Corner
 from standins import Drivers
 from warmspare import catalogue
+from warmspare.control.cuda import CudaError
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof
+from warmspare.trials import pinned_memory
 from warmspare.trials.api import Trial
 from warmspare.trials.cuda_compute import CudaCompute
 from warmspare.trials.cuda_vmm import CudaVmm
 from warmspare.trials.given import Gpu, Gpus
 from warmspare.trials.host_copy import HostCopy
 from warmspare.trials.managed_memory import ManagedMemory
-from warmspare.trials.on_gpu import NO_ORACLE
+from warmspare.trials.on_gpu import MIB, NO_ORACLE
 from warmspare.trials.pinned_memory import PinnedMemory
 from warmspare.trials.run import run
 
@@ -127,7 +130,6 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
     ("cuda_compute", "result of check gpu1: gives 0"): ("wrong", "check", None),
     ("cuda_compute", "result of check gpu1: gives 1"): ("wrong", "check", None),
     ("cuda_compute", "kernel check gpu1 nth2: hangs"): ("hung", "check", None),
-    ("host_copy", "cuMemHostAlloc *: returns 2"): ("refused", "pin", OOM),
     ("host_copy", "wrong page of copy gpu1 host nth1: gives 77"): ("wrong", "copy out, pinned", None),
     ("host_copy", "wrong word of copy host gpu1 nth1: gives 7777"): ("wrong", "copy in, pinned", None),
     ("host_copy", "wrong page of copy gpu1 pageable nth4: gives 78"): ("wrong", "copy out, pageable", None),
@@ -208,6 +210,24 @@ def test_without_any_pinned_memory_nothing_is_said_of_virtual_memory(tried: Try)
     assert absent.cause is Cause.SKIPPED
 
 
+def test_under_a_wall_of_pinned_memory_less_is_copied(tried: Try) -> None:
+    proof = tried("host_copy", "pinned memory: gives 20")
+    assert isinstance(proof, HostCopy)
+    assert (proof.outcome, proof.pinned_refusal) == (DONE, None)
+    assert 10 <= (proof.block_mib or 0) <= 20
+    assert proof.pinned_h2d_gb_per_s
+    assert proof.pageable_d2h_gb_per_s
+
+
+def test_without_any_pinned_memory_the_pageable_figures_stand_alone(tried: Try) -> None:
+    proof = tried("host_copy", "cuMemHostAlloc *: returns 2")
+    assert isinstance(proof, HostCopy)
+    assert (proof.outcome, proof.pinned_refusal, proof.nodes, proof.near) == (DONE, OOM, (), None)
+    assert proof.pinned_h2d_gb_per_s is proof.pinned_d2h_gb_per_s is None
+    assert proof.pageable_h2d_gb_per_s
+    assert proof.pageable_d2h_gb_per_s
+
+
 def test_that_memory_came_back_is_not_taken_from_cuda_alone(tried: Try) -> None:
     proof = tried("cuda_vmm", "leak gpu1: gives 1", "told free gpu1 nth4: gives 2000")
     assert ended(proof) == ("wrong", "see what came back", None)
@@ -255,3 +275,27 @@ def test_a_gpu_with_almost_nothing_free_is_left_alone_or_refuses(tried: Try, nam
     absent = tried(name, "memory gpu1: gives 9")
     assert isinstance(absent, Absent)
     assert absent.cause is Cause.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("told", "wall"), [((0, 0, 0, 0, 3), False), ((0,) * 20, True)], ids=["out of time", "narrowed"]
+)
+def test_a_wall_is_only_what_was_narrowed_to_the_least_step(
+    monkeypatch: pytest.MonkeyPatch, told: tuple[float, ...], *, wall: bool
+) -> None:
+    """Pieces of 16, 16, 32 MiB; then 64 are refused once, and either the time is over or smaller ones follow."""
+    held, call = list[int](), "cuMemHostAlloc"
+
+    def pin(size: int) -> object:
+        if sum(held) + size > 100 * MIB:
+            raise CudaError(call, 2, "CUDA_ERROR_OUT_OF_MEMORY")
+        held.append(size)
+        return object()
+
+    clock = iter((0.0, *told))
+    monkeypatch.setattr(pinned_memory, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(pinned_memory, "opened", lambda _: SimpleNamespace(pin=pin))
+    monkeypatch.setattr(pinned_memory, "keeps", lambda _: True)
+    said: list[pinned_memory.Told] = []
+    pinned_memory.grow((GPU,), 1024 * MIB, said.append)
+    assert (said[-1].refusal, said[-1].wall) == (OOM, wall)

@@ -28,7 +28,8 @@ from warmspare.trials.run import Run, run
 @pytest.fixture
 def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Corner]:
     corner = Corner(tmp_path / "scratch")
-    for name, value in {**corner.env, "PYTHONPATH": str(Path(__file__).parent)}.items():
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    for name, value in {**corner.env, "PYTHONPATH": os.pathsep.join(path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(corner.scratch))
     yield corner
@@ -226,3 +227,17 @@ def test_links_and_files_with_a_trials_name_are_not_followed_or_removed(corner: 
 def test_until_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("leftovers.PATIENCE_S", 0.05)
     assert not until(lambda: False)
+
+
+@pytest.mark.usefixtures("corner")
+def test_where_memory_ends_the_trial_goes_first_and_whoever_ran_it_does_not() -> None:
+    ours = Path("/proc/self/oom_score_adj").read_text(encoding="ascii")
+    ended = tried("tells_its_score")
+    assert isinstance(ended.reading, Known), ended
+    assert ended.reading.value == Tiny(outcome=Outcome(kind="done"), seen=("1000", "1000"))
+    assert Path("/proc/self/oom_score_adj").read_text(encoding="ascii") == ours
+
+
+def test_a_score_that_cannot_be_raised_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "OOM_SCORE", tmp_path)  # a folder: cannot be written
+    process.die_first()

@@ -28,6 +28,15 @@ DONE = Outcome(kind="done")
 REFUSED = ("217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED", "cuCtxEnablePeerAccess")
 
 
+@trial(deadline=10, touches="nothing")
+def tells_its_score(steps: Steps) -> Tiny:
+    """How soon the kernel takes it, and what it starts, where memory ends."""
+    steps("pull", nothing)
+    own = Path("/proc/self/oom_score_adj").read_text(encoding="ascii").strip()
+    theirs = subprocess.run(["/bin/cat", "/proc/self/oom_score_adj"], capture_output=True, text=True, check=True)
+    return Tiny(outcome=DONE, seen=(own, theirs.stdout.strip()))
+
+
 def nothing() -> None:
     """A step that does nothing."""
 

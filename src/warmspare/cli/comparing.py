@@ -68,13 +68,29 @@ def compare(name: str | None) -> int:
     now = _measured(readings, key)
     say(table(stored, now))
     if name is not None and stored.is_native:
-        try:
-            path = _try_to_keep(lambda: runs.store(stored, state.folder()))
-        except Failed as failed:  # the comparison itself was made
-            remark(failed.message)
-        else:
-            remark(f"kept, so that check states the fraction too: {path}")
+        remark(_kept_if_newer(stored))
     return 0
+
+
+def _kept_if_newer(run: SpeedRun) -> str:
+    """Keep a native run of a file, unless a newer one is kept; what is said of it: which one check will use."""
+    try:
+        before = runs.kept(run.key, state.folder(), native=True)
+    except (OSError, runs.BadRun):  # one that nobody can use is no loss; a folder that is not ours refuses below
+        before = None
+    if before and before.at >= run.at:
+        which = "the same" if before == run else f"not this file's, of {_date(run)}"
+        return f"check states the fraction of the native run that was kept, of {_date(before)}: {which}"
+    try:
+        path = _try_to_keep(lambda: runs.store(run, state.folder()))
+    except Failed as failed:  # the comparison itself was made
+        return failed.message
+    instead = f", in place of that of {_date(before)}" if before else ""
+    return f"kept, so that check states the fraction of this native run too, of {_date(run)}{instead}: {path}"
+
+
+def _date(run: SpeedRun) -> str:
+    return f"{run.at:%Y-%m-%d %H:%M} UTC"
 
 
 def table(stored: SpeedRun, now: SpeedRun) -> str:
@@ -106,7 +122,7 @@ def _row(pair: Pair) -> tuple[str, str, str, str, str]:
 def _boot(title: str, one: SpeedRun) -> str:
     return (
         f"{title}: {one.called}, machine {one.key}, kernel {one.kernel or 'unknown'}, {one.speed.threads} CPUs,"
-        f" {one.at:%Y-%m-%d %H:%M} UTC"
+        f" {_date(one)}"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import mmap
 import os
 import random
 import re
@@ -20,6 +23,10 @@ SAMPLES: Final = 16
 PATIENCE: Final = 8
 """How many slots something may take before it is not repeated."""
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+MAYBE_MEMORY: Final = IN_MEMORY | {"overlay", "rootfs", "unknown"}
+"""Types that lie in memory, or may: what an overlay's upper layer lies on is not shown in a container."""
+OWN_CACHE: Final = frozenset({"zfs"})
+"""Types whose own cache keeps what the kernel drops. Source: OpenZFS, "Performance and Tuning" (ARC)."""
 MOUNT: Final = re.compile(r"^\d+ \d+ \S+ \S+ (?P<point>\S+) .*? - (?P<type>\S+) ", re.MULTILINE)
 
 
@@ -143,8 +150,26 @@ class Files:
 
 
 def _is_cached(descriptor: int, place: int) -> bool:
-    """Whether a read there need not wait. Where the kernel cannot be asked so, no. Source: preadv2(2), RWF_NOWAIT."""
+    """Whether a read there need not wait. Source: preadv2(2), RWF_NOWAIT, which not every file system knows."""
     try:
         return os.preadv(descriptor, [bytearray(1)], place, os.RWF_NOWAIT) > 0
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EAGAIN and _is_in_core(descriptor, place)
+
+
+def _is_in_core(descriptor: int, place: int) -> bool:
+    """Whether the page there is in memory, by mincore(2) of a mapping; yes where that does not say.
+
+    A file that cannot be mapped has no pages in memory. Source: mmap(2), ENODEV.
+    """
+    begin, said = place // mmap.PAGESIZE * mmap.PAGESIZE, ctypes.c_ubyte(1)
+    try:
+        mapped = mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=begin)
+    except OSError as error:
+        return error.errno != errno.ENODEV
+    with mapped:
+        page = ctypes.c_char.from_buffer(mapped)
+        at = ctypes.c_void_p(ctypes.addressof(page))
+        failed = ctypes.CDLL(None).mincore(at, ctypes.c_size_t(mmap.PAGESIZE), ctypes.byref(said))
+        del page  # a mapping that is pointed into cannot be closed
+    return bool(failed) or bool(said.value & 1)

@@ -1,4 +1,4 @@
-"""The host's memory as a process gets it: how much it may still take, and on which NUMA node it lies.
+"""The host's memory as a process gets it: how much it may take, on which NUMA node it lies, under what caches.
 
 Source: proc_meminfo(5), numa(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path("/")
+_SHIFTS: Final = {"K": 10, "M": 20, "G": 30}
 _VERSIONS: Final = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     "": (".", "memory.max", "memory.current", "inactive_file"),
@@ -56,6 +57,25 @@ def _left_by_cgroups(root: Path) -> Iterator[int]:
             if most.isdigit() and taken.isdigit():
                 said = re.search(rf"^{droppable} ([0-9]+)$", stat, re.MULTILINE)
                 yield int(most) - int(taken) + (int(said[1]) if said else 0)
+
+
+def cache_bytes(root: Path = ROOT) -> tuple[int, int]:
+    """The largest cache, and all of the caches of that level together; 0 and 0 where the kernel shows none.
+
+    Source: Documentation/ABI/testing/sysfs-devices-system-cpu.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index[0-9]*"):
+        try:
+            size, level, shared = (
+                (folder / name).read_text(encoding="ascii").strip() for name in ("size", "level", "shared_cpu_list")
+            )
+        except OSError:  # a machine that does not describe this one
+            continue
+        if said := re.fullmatch(r"([0-9]+)([KMG])", size):
+            found[level, shared] = int(said[1]) << _SHIFTS[said[2]]
+    largest, of = max(((size, level) for (level, _), size in found.items()), default=(0, ""))
+    return largest, sum(size for (level, _), size in found.items() if level == of)
 
 
 def stay_near(nodes: Collection[int], root: Path = ROOT) -> bool:

@@ -23,6 +23,8 @@ STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LOOK_AGAIN_S: Final = 0.05
 """How long to wait for the end of those that are known before looking for more."""
 
+OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
+FIRST: Final = "1000"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TAG: Final = "WARMSPARE_TRIAL"
 """Environment variable that marks every process of a trial, also one that CRIU restored."""
@@ -41,6 +43,15 @@ def die_with_parent(parent: int) -> None:
     _prctl(SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_first() -> None:
+    """Have the kernel take this process, and what it starts, before others where memory ends. Source: proc(5).
+
+    Anybody may raise its own score; where /proc is not to be written the score stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        OOM_SCORE.write_text(FIRST, encoding="ascii")
 
 
 @contextlib.contextmanager

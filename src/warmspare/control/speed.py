@@ -28,7 +28,7 @@ HASHED: Final = bytes(256 * 1024)
 COPIERS: Final = 32
 """More do not raise the bandwidth of a socket, and their shares would fit their own caches."""
 LEAST_COPIED: Final = 64 * 2**20
-"""Below this a copy shows the caches."""
+"""Below this a copy shows the caches, whatever is said of them; many are larger (`host_memory.cache_bytes`)."""
 RATE: Final = struct.Struct("d")
 READY: Final = b"r"
 WORKER_BYTES: Final = 2 * 2**20

@@ -12,7 +12,8 @@ import msgspec
 
 from warmspare.control.process import find_program
 
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 5.0
+"""How long one run may take, which is asked to take one second."""
 MIB: Final = 2**20
 
 

@@ -9,8 +9,8 @@ from warmspare.tracks.cuda_proofs import (
     cuda_computes,
     cuda_vmm_works,
     every_gpu_computes,
+    host_copies_arrive,
     managed_memory_works,
-    pinned_copies_are_fast,
     pinned_memory_works,
 )
 from warmspare.tracks.cuda_requirements import (
@@ -123,7 +123,7 @@ TRACK = Track(
             mps_is_known,
             memory_kinds_are_known,
         ],
-        Layer.PROOF: [pinned_copies_are_fast, host_speed_is_known],
+        Layer.PROOF: [host_copies_arrive, host_speed_is_known],
     },
     expects={
         cuda_computes: {

@@ -31,6 +31,8 @@ def every_gpu_computes(proof: Each[CudaCompute]) -> Finding:
 
 
 PINNED = "{budget_mib} MiB were pinned in {pin_s:.1f} s, as much as was tried"
+NOT_NARROWED = "{budget_mib} MiB were pinned in {pin_s:.1f} s; a larger piece was refused ({refusal}), and how much"
+NOT_NARROWED += " more could be pinned was not found out"
 PINNED_TO_THE_WALL = "{budget_mib} MiB could be pinned, and then no more ({refusal})"
 
 
@@ -41,24 +43,34 @@ def pinned_memory_works(proof: PinnedMemory) -> Finding:
     """
     if failed := broken(proof):
         return failed
+    if proof.bounded and proof.refusal:
+        return met(NOT_NARROWED, budget_mib=proof.budget_mib, pin_s=proof.pin_s, refusal=proof.refusal)
     if proof.bounded:
         return met(PINNED, budget_mib=proof.budget_mib, pin_s=proof.pin_s)
     return met(PINNED_TO_THE_WALL, budget_mib=proof.budget_mib, refusal=proof.refusal)
 
 
+PAGEABLE = "GB/s in and out: pageable {in_:.1f} and {out:.1f}; nothing could be pinned ({refusal})"
 COPIED = "GB/s in and out: pinned {pinned_in:.1f} and {pinned_out:.1f}{share}{place}, pageable {in_:.1f} and {out:.1f}"
 OF_LINK = " ({share:.0%} and {back:.0%} of the PCIe link)"
 MORE_THAN_LINK = " (more than its PCIe link is said to carry: what is said of the link is wrong)"
 NEAR, FAR = " from memory near the GPU", " from memory far from the GPU"
 
 
-def pinned_copies_are_fast(proof: Each[HostCopy]) -> Finding:
-    """State that is saved to the host and brought back moves at this speed, and pinned memory is what makes it fast.
+def host_copies_arrive(proof: Each[HostCopy]) -> Finding:
+    """State that is saved to the host and brought back arrives whole; how fast is told, and held against nothing.
 
     Source: the trial, by CUDA's events; the link's own limit from NVML and the PCI Express base specification.
     """
     if failed := broken(proof):
         return failed
+    if proof.pinned_refusal:
+        return met(
+            PAGEABLE,
+            in_=proof.pageable_h2d_gb_per_s,
+            out=proof.pageable_d2h_gb_per_s,
+            refusal=proof.pinned_refusal,
+        )
     there, back, link = proof.pinned_h2d_gb_per_s or 0.0, proof.pinned_d2h_gb_per_s or 0.0, proof.link_gb_per_s
     share = OF_LINK.format(share=there / link, back=back / link) if link else ""
     return met(

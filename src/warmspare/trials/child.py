@@ -158,6 +158,7 @@ def _start(trial: Trial, about: tuple[object, ...], folder: Path) -> tuple[int, 
     body = os.fork()
     if body == 0:
         process.die_with_parent(keeper)
+        process.die_first()  # and not the user's server, whose memory it may be trying beside
         signal.set_wakeup_fd(-1)
         for number in (*STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

@@ -13,7 +13,7 @@ from warmspare.probes.gpus import GPU
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.free_memory import Free, Instrument, free, more
 from warmspare.trials.given import Gpu
-from warmspare.trials.on_gpu import GIB, MIB, SHARE, Ready, ready, seed
+from warmspare.trials.on_gpu import GIB, MIB, SHARE, Ready, pinned, ready, seed
 
 REAL: Final = 32 * GIB
 """What programs reserve at a time. Source: withcatai/node-llama-cpp#610, which it failed for under WSL2."""
@@ -170,14 +170,11 @@ def cuda_vmm(steps: Steps, gpu: Gpu) -> CudaVmm:
 
 
 def _pinned(context: Context, size: int, step: int) -> HostBuffer:
-    """Memory for so many chunks of `size`, or of as much less as can be pinned: how much can is another trial's."""
-    while True:
-        try:
-            return context.pin(CHUNKS * size)
-        except CudaError as error:
-            size = size // 2 // step * step
-            if not size:
-                raise NotTried(Cause.SKIPPED, f"no memory for the copy could be pinned: {error}") from None
+    """Memory for so many chunks of `size`, or for smaller ones."""
+    try:
+        return pinned(context, CHUNKS * size, CHUNKS * step)
+    except CudaError as error:
+        raise NotTried(Cause.SKIPPED, f"no memory for the copy could be pinned: {error}") from None
 
 
 def _freed(context: Context, index: int | None, mapped: Free, enough: int) -> int:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from warmspare.control import host_memory
-from warmspare.control.cuda import Buffer, Context, Memory
+from warmspare.control.cuda import Buffer, Context, CudaError, HostBuffer, Memory
 from warmspare.control.kernels import POISON, WORD_BYTES, word
-from warmspare.model.facts import Cause, Count, GbPerS, Kind, Outcome, Proof
+from warmspare.model.facts import Cause, Count, GbPerS, Kind, Outcome, Proof, Text
 from warmspare.probes.gpus import GPU
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.given import Gpu
-from warmspare.trials.on_gpu import MIB, SHARE, Ready, ready, seed
+from warmspare.trials.on_gpu import MIB, SHARE, Ready, pinned, ready, seed
 
 BLOCK: Final = 256 * MIB
 """Large enough that starting a copy costs under a thousandth of its time."""
@@ -29,8 +29,9 @@ WORD32_BYTES: Final = 4
 class HostCopy(Proof, frozen=True, kw_only=True):
     """Medians in decimal GB/s, into the GPU (`h2d`) and out of it (`d2h`), of blocks of `block_mib`.
 
-    `link_gb_per_s` is what its PCIe link is said to carry one way. `nodes` are the NUMA nodes on which the pinned pages
-    lie, empty where the kernel does not say; `near` says whether those are all near to the GPU.
+    The pinned ones are None where nothing could be pinned, for the reason `pinned_refusal`. `link_gb_per_s` is what its
+    PCIe link is said to carry one way. `nodes` are the NUMA nodes on which the pinned pages lie, empty where the kernel
+    does not say; `near` says whether those are all near to the GPU.
     """
 
     KIND: ClassVar[Kind] = GPU
@@ -41,6 +42,7 @@ class HostCopy(Proof, frozen=True, kw_only=True):
     pageable_d2h_gb_per_s: GbPerS | None = None
     link_gb_per_s: GbPerS | None = None
     block_mib: Count | None = None
+    pinned_refusal: Text | None = None
     nodes: tuple[Count, ...] = ()
     near: bool | None = None
 
@@ -107,26 +109,36 @@ def host_copy(steps: Steps, gpu: Gpu) -> HostCopy:
     size = min(BLOCK, at.share, host_memory.free_bytes() // SHARE // 2) // MIB * MIB
     if not size:
         raise NotTried(Cause.SKIPPED, "a tenth of the free memory is less than 1 MiB")
+    fast, refusal = steps("pin", _pinned, at.context, size)
+    size = fast.size if fast else size
     copier = steps.prepare("take memory of the GPU", Copier, at, size)
-    pinned = steps("pin", at.context.pin, size)
     pageable = steps.prepare("take pageable memory", Pageable, at.context, size)
-    for name, host in (("pinned", pinned), ("pageable", pageable)):
+    for name, host in ((("pinned", fast),) if fast else ()) + (("pageable", pageable),):
         if problem := steps(f"copy out, {name}", copier.out_problem, host):
             steps.wrong(f"on the CPU: {problem}")
         if problem := steps(f"copy in, {name}", copier.in_problem, host):
             steps.wrong(f"on the GPU: {problem}")
-    where = tuple(sorted(host_memory.nodes_of(pinned.pointer)))
+    where = tuple(sorted(host_memory.nodes_of(fast.pointer))) if fast else ()
     return HostCopy(
         outcome=Outcome(kind="done"),
-        pinned_h2d_gb_per_s=steps("time in, pinned", copier.gb_per_s, copier.into, pinned, REPEATS),
-        pinned_d2h_gb_per_s=steps("time out, pinned", copier.gb_per_s, copier.out, pinned, REPEATS),
+        pinned_h2d_gb_per_s=steps("time in, pinned", copier.gb_per_s, copier.into, fast, REPEATS) if fast else None,
+        pinned_d2h_gb_per_s=steps("time out, pinned", copier.gb_per_s, copier.out, fast, REPEATS) if fast else None,
         pageable_h2d_gb_per_s=steps("time in, pageable", copier.gb_per_s, copier.into, pageable, PAGEABLE_REPEATS),
         pageable_d2h_gb_per_s=steps("time out, pageable", copier.gb_per_s, copier.out, pageable, PAGEABLE_REPEATS),
         link_gb_per_s=gpu.pcie_gb_per_s,
         block_mib=size // MIB,
+        pinned_refusal=refusal,
         nodes=where,
         near=set(where) <= set(gpu.numa_nodes) if where and gpu.numa_nodes else None,
     )
+
+
+def _pinned(context: Context, size: int) -> tuple[HostBuffer | None, str | None]:
+    """As much of it as can be pinned, or what the last MiB was refused with: pageable copies need none."""
+    try:
+        return pinned(context, size, MIB), None
+    except CudaError as error:
+        return None, error.code
 
 
 class Pageable(Memory):

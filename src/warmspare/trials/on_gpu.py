@@ -6,7 +6,7 @@ import secrets
 from typing import Final, NamedTuple
 
 from warmspare.control import cuda_abi as abi
-from warmspare.control.cuda import Context, CudaError, Device, Driver
+from warmspare.control.cuda import Context, CudaError, Device, Driver, HostBuffer
 from warmspare.control.kernels import Kernels
 from warmspare.model.facts import Cause
 from warmspare.trials.api import NotTried, Steps
@@ -77,3 +77,18 @@ def check_the_check(kernels: Kernels) -> None:
 def seed() -> int:
     """Of a pattern that nothing can know beforehand, and that no earlier run has left somewhere."""
     return secrets.randbits(63)
+
+
+def pinned(context: Context, size: int, step: int) -> HostBuffer:
+    """Pinned memory of `size` bytes, or of as much less, in whole steps, as can be had.
+
+    Raises:
+        CudaError: not even one step can be pinned.
+    """
+    while True:
+        try:
+            return context.pin(size)
+        except CudaError:
+            size = size // 2 // step * step
+            if not size:
+                raise

@@ -34,8 +34,9 @@ PAGE: Final = 4096
 class PinnedMemory(Proof, frozen=True, kw_only=True):
     """How much host memory could be pinned, in MiB.
 
-    `bounded` means that the trial stopped by itself, at the most that it takes; otherwise it met a wall. `refusal` is
-    what the last piece was refused with. `pin_s` is the time that pinning and touching all of it took.
+    `bounded` means that the trial stopped by itself, at the most that it takes; otherwise it met a wall, which it then
+    narrowed to the least piece. `refusal` is what the last piece that was too large was refused with. `pin_s` is the
+    time that pinning and touching all of it took.
     """
 
     budget_mib: Count | None = None
@@ -50,6 +51,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     pinned: int = 0
     ready: bool = False
     refusal: str | None = None
+    wall: bool = False
     wrong: bool = False
     over: bool = False
 
@@ -86,7 +88,7 @@ def pinned_memory(steps: Steps, given: Gpus) -> PinnedMemory:
     return PinnedMemory(
         outcome=Outcome(kind="done"),
         budget_mib=reached,
-        bounded=last.pinned == bound or last.refusal is None,
+        bounded=not last.wall,
         refusal=last.refusal,
         pin_s=steps.took_s["pin"],
     )
@@ -153,14 +155,14 @@ def grow(gpus: tuple[Gpu, ...], bound: int, tell: Callable[[Told], object]) -> N
         return
     tell(Told(ready=True))
     pinned, piece, refusal, started = 0, STEP, None, time.monotonic()
-    while pinned < bound and time.monotonic() - started < ENOUGH_S:
+    wall = False
+    while not wall and pinned < bound and time.monotonic() - started < ENOUGH_S:
         piece = min(piece, bound - pinned, PIECE)
         try:
             buffer = context.pin(piece)
         except CudaError as error:
             refusal = error.code
-            if piece <= STEP:
-                break
+            wall = piece <= STEP
             piece = max(STEP, piece // 2)
             continue
         pinned += piece
@@ -169,7 +171,7 @@ def grow(gpus: tuple[Gpu, ...], bound: int, tell: Callable[[Told], object]) -> N
             return
         tell(Told(pinned=pinned))
         piece = piece if refusal else pinned
-    tell(Told(pinned=pinned, refusal=refusal, over=True))
+    tell(Told(pinned=pinned, refusal=refusal, wall=wall, over=True))
 
 
 def _context(gpus: tuple[Gpu, ...], tell: Callable[[Told], object]) -> Context | None:
