@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from warmspare.control import process
 from warmspare.control.cuda_driver import CudaError
@@ -238,7 +238,7 @@ def the_door_is_closed() -> None:
     """While a writer is served, and after its death, a second one is refused at once, and a new reader has the path."""
     with played("write") as (reader, seen, child):
         assert seen.enough.wait(PATIENCE_S)
-        link = child.args[-1]  # type: ignore[index]
+        link = cast("list[str]", child.args)[-1]
         try:
             wire.connected(link, PATIENCE_S)
         except FileNotFoundError:

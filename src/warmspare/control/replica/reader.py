@@ -274,8 +274,9 @@ class Reader:
             came, _ = self._link.accept()
             try:
                 met = wire.Wire(came, wants_pid=True)
-                self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
-                return met
             except Refused:  # somebody else's: the one that is awaited may still come
                 came.close()
+            else:
+                self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
+                return met
         return None
