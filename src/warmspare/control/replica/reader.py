@@ -30,6 +30,7 @@ from warmspare.control.replica.messages import (
     Released,
 )
 from warmspare.control.replica.slots import Ended, ReaderSlots, Slot, Version, laid_out
+from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 SLOTS: Final = 3
@@ -63,13 +64,14 @@ class Reader:
         """
         layout = laid_out(slots, size)
         self._on_version, self._on_death = on_version, on_death
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             self._connected = link if isinstance(link, socket.socket) else None
             self._door = undo.enter_context(contextlib.ExitStack())
             self._link = wire.opened(link, self._door)
             self.context = Context(Driver().device(gpu))
-            undo.callback(self.context.release)
-            self.replica = undo.enter_context(Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1))
+            undo.freeing(self.context.release)
+            self.replica = Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1)
+            undo.freeing(self.replica.close)
             self._handle = self.replica.buffer.shared()
             self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, self._stop)

@@ -29,7 +29,8 @@ from warmspare.control.replica.messages import (
     Ready,
     Released,
 )
-from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_out
+from warmspare.control.replica.slots import WORD_BYTES, Layout, Slot, WriterSlots, laid_out
+from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 PATIENCE_S: Final = 10.0
@@ -66,25 +67,27 @@ class Writer:
             OSError: nobody listens at the path.
             CudaError: the driver refuses, for instance 217: no peer access between the two GPUs.
         """
-        with contextlib.ExitStack() as undo:
+        with Undo() as undo:
             connected = wire.connected(link, timeout_s)
             undo.callback(connected.close)
             self._wire = wire.Wire(connected)
             hello = _hello(self._wire, timeout_s)
-            self.layout = laid_out(hello.slots, hello.size)
+            self.layout = _layout(hello)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
             self._tag = hello.tag
             self.context = Context(Driver().device(gpu))
-            undo.callback(self.context.release)
+            undo.freeing(self.context.release)
             self._kernels = Kernels(self.context)
-            undo.callback(self._kernels.close)
+            undo.freeing(self._kernels.close)
             self._replica = self.context.open_shared(hello.handle, self.layout.total)
-            undo.callback(self._replica.close)
+            undo.freeing(self._replica.close)
             self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
-            undo.callback(self._sums.free)
+            undo.freeing(self._sums.free)
             once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
-            self._passed = [self.context.event(once) for _ in range(self.layout.slots)]
-            undo.callback(self._close_events)
+            self._passed: list[Event] = []
+            for _ in range(self.layout.slots):
+                self._passed.append(self.context.event(once))
+                undo.freeing(self._passed[-1].close)
             # Only now, when all of the driver's descriptors are open.
             self._wire.be_closed_early()
             undo.callback(self._wire.close)
@@ -253,10 +256,6 @@ class Writer:
                 raise ProtocolError(problem)
         self._settled = max(self._settled, version)
 
-    def _close_events(self) -> None:
-        for event in self._passed:
-            event.close()
-
 
 def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
     try:
@@ -267,3 +266,11 @@ def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
         message = f"the reader speaks protocol {hello.protocol}, this is {PROTOCOL}"
         raise ProtocolError(message)
     return hello
+
+
+def _layout(hello: Hello) -> Layout:
+    try:
+        return laid_out(hello.slots, hello.size)
+    except ValueError as impossible:
+        message = f"the reader said that {impossible}"
+        raise ProtocolError(message) from impossible
