@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -18,7 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
 
+from warmspare.control import cuda_abi as abi
 from warmspare.control import process
+from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
 from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
@@ -26,6 +29,7 @@ from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, e
 from warmspare.trials.takeover_session import Session
 
 A: Final = "GPU-731c59fc-2d85-9cee-6153-7dcdc0cf21fa"
+C: Final = "GPU-68e89171-7855-c8dd-f2d1-11797f77ab20"
 B: Final = "GPU-e9c863cf-f5c9-64e3-7d6a-b0470575a7aa"
 SIZE: Final = 256 * 1024
 PATIENCE_S: Final = 20.0
@@ -378,12 +382,80 @@ def what_cannot_be_published_is_refused() -> None:
         assert writer.flush(PATIENCE_S) == 1
 
 
+def near_the_end(context: Context) -> int:
+    """A page before the end of what is mapped of a reservation: of such memory nobody can tell where it ends."""
+    size, handle, pointer = 2**21, ctypes.c_ulonglong(), ctypes.c_ulonglong()
+    wanted = abi.AllocationProperties(
+        type=abi.ALLOCATION_PINNED, location=abi.Location(abi.LOCATION_DEVICE, context.device.ordinal)
+    )
+    context.call("cuMemCreate", ctypes.byref(handle), size, ctypes.byref(wanted), 0)
+    context.call("cuMemAddressReserve", ctypes.byref(pointer), 2 * size, 0, 0, 0)
+    context.call("cuMemMap", pointer, size, 0, handle, 0)
+    return pointer.value + size - 4096
+
+
+def what_is_not_there_is_refused() -> None:
+    """Pointers that the driver does not know, another GPU's, and too short an allocation: before a slot is taken."""
+    with being_read() as (writer, state, _):
+        other = Context(writer.context.driver.device(C))
+        cases = {0x1000: "no memory", other.allocate(SIZE).pointer: "device 2", state + 4096: "ends 258048 bytes"}
+        for pointer, why in cases.items():
+            for _ in range(4):
+                try:
+                    writer.publish(pointer)
+                except ValueError as error:
+                    assert why in str(error), error  # noqa: PT017 # a scene is run without pytest
+                else:
+                    raise AssertionError(why)
+        assert writer.publish(state + 4096, SIZE - 4096) == writer.flush() == 1
+        assert writer.publish(writer.context.allocate_managed(SIZE).pointer) == writer.flush() == 2
+
+
+def current(context: Context) -> int | None:
+    """This thread's current context."""
+    found = ctypes.c_void_p()
+    context.driver.call("cuCtxGetCurrent", ctypes.byref(found))
+    return found.value
+
+
+def the_callers_context_stays() -> None:
+    """A thread in which torch has made another device current finds it so again, whatever it did here."""
+    elsewhere = Context(Driver().device(C))
+    elsewhere.memory()
+    seen = [current(elsewhere)]
+    with tempfile.TemporaryDirectory() as folder:
+        link = str(Path(folder, "socket"))
+        with subprocess.Popen([sys.executable, __file__, "read", link], text=True, stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            child.stdout.readline()
+            with Writer(A, link) as writer:
+                seen.append(current(elsewhere))
+                state = writer.context.allocate(SIZE).pointer
+                elsewhere.memory()
+                writer.publish(state)
+                seen.append(current(elsewhere))
+                writer.flush()
+                seen.append(current(elsewhere))
+            seen.append(current(elsewhere))
+            child.kill()
+    with played("write") as (reader, told, _):
+        seen.append(current(elsewhere))
+        assert told.enough.wait(PATIENCE_S)
+        with reader.hold() as held:
+            assert held
+            assert reader.is_whole(held)
+        seen.append(current(elsewhere))
+    seen.append(current(elsewhere))
+    assert set(seen) == {elsewhere.handle.value}, (seen, elsewhere.handle.value)
+
+
 def a_refused_copy_costs_no_slot() -> None:
     """The driver refuses a pointer again and again, and what comes next is published."""
     with being_read() as (writer, state, _):
+        pointer = near_the_end(writer.context)
         for _ in range(4):
             try:
-                writer.publish(0x1000)
+                writer.publish(pointer)
             except CudaError:
                 pass
             else:
@@ -459,6 +531,8 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_reader_that_lags_is_waited_for,
         what_cannot_be_published_is_refused,
         a_refused_copy_costs_no_slot,
+        what_is_not_there_is_refused,
+        the_callers_context_stays,
         what_a_writer_must_not_say,
         a_lie_is_not_accepted,
         nothing_is_left,

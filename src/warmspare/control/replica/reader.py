@@ -64,12 +64,13 @@ class Reader:
         """
         layout = laid_out(slots, size)
         self._on_version, self._on_death = on_version, on_death
-        with Undo() as undo:
+        with contextlib.ExitStack() as here, Undo() as undo:
             self._connected = link if isinstance(link, socket.socket) else None
             self._door = undo.enter_context(contextlib.ExitStack())
             self._link = wire.opened(link, self._door)
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
+            here.enter_context(self.context.visited())
             self.replica = Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1)
             undo.freeing(self.replica.close)
             self._handle = self.replica.buffer.shared()
@@ -125,7 +126,7 @@ class Reader:
 
     def is_whole(self, version: Version) -> bool:
         """Whether the version is still what was sealed: its checksum is worked out once more, now."""
-        with self._lock:
+        with self._lock, self.context.visited():
             return self.replica.verified(Slot(version.number, version.slot)) is not None
 
     def wait(self, timeout_s: float | None = None) -> Ended | None:
@@ -150,7 +151,8 @@ class Reader:
             os.write(self._stopper, b"!")
             self._thread.join()
             self._is_closed = True
-            self._undo.close()
+            with self.context.visited():
+                self._undo.close()
 
     def _serve(self) -> None:
         try:

@@ -30,6 +30,7 @@ from warmspare.control.replica.messages import (
     Released,
 )
 from warmspare.control.replica.slots import WORD_BYTES, Layout, Slot, WriterSlots, laid_out
+from warmspare.control.replica.source import be_own
 from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
@@ -67,7 +68,7 @@ class Writer:
             OSError: nobody listens at the path.
             CudaError: the driver refuses, for instance 217: no peer access between the two GPUs.
         """
-        with Undo() as undo:
+        with contextlib.ExitStack() as here, Undo() as undo:
             connected = wire.connected(link, timeout_s)
             undo.callback(connected.close)
             self._wire = wire.Wire(connected)
@@ -77,6 +78,7 @@ class Writer:
             self._tag = hello.tag
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
+            here.enter_context(self.context.visited())
             self._kernels = Kernels(self.context)
             undo.freeing(self._kernels.close)
             self._replica = self.context.open_shared(hello.handle, self.layout.total)
@@ -124,13 +126,15 @@ class Writer:
     ) -> int | None:
         """Queue a version: `size` bytes at a device pointer, in order on `stream`; returns its number at once.
 
+        No size is the whole of the replica's.
+
         `stream` is a CUDA stream's handle (torch: `stream.cuda_stream`) or one of ours; None is the default stream.
         The bytes must not change until the stream has passed: what is queued on it afterwards may change them.
         Where the reader has released no slot it waits, or with `wait=False` drops the version and returns None.
 
         Raises:
             ValueError: the size is no multiple of 8 bytes or more than the replica holds, or the pointer is not
-                aligned to 8 bytes.
+                aligned to 8 bytes, not this GPU's, or fewer bytes than these before the end of what cudaMalloc gave.
             ReaderGone: the reader has closed or died; nothing of the writer's own is touched.
             TimeoutError: no slot was released in time.
             CudaError: the driver refuses.
@@ -145,17 +149,10 @@ class Writer:
             if self._slots.is_full and not wait:
                 return None
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
-            at = Stream(self.context, stream) if isinstance(stream, int) else stream
-            taken = self._slots.take()
-            try:
-                self._queue_copy(taken, pointer, size, at)
-                passed = self._passed[taken.slot].record(at)
-            except CudaError:
-                # What was queued of it must have passed before the slot may be written again.
-                (at or self.context).synchronize()
-                self._slots.untaken(taken)
-                raise
-            self._queue.put(_Queued(*taken, passed, published_ns))
+            with self.context.visited():
+                be_own(self.context, pointer, size)
+                taken = self._queued(pointer, size, Stream(self.context, stream) if isinstance(stream, int) else stream)
+            self._queue.put(_Queued(*taken, self._passed[taken.slot], published_ns))
             self.published = taken.version
             return taken.version
 
@@ -187,7 +184,21 @@ class Writer:
             if in_peace:
                 with contextlib.suppress(Closed):
                     self._wire.send(Goodbye())
-            self._undo.close()
+            with self.context.visited():
+                self._undo.close()
+
+    def _queued(self, pointer: int, size: int, at: Stream | None) -> Slot:
+        """Take a slot, and queue all that is to be done to it."""
+        taken = self._slots.take()
+        try:
+            self._queue_copy(taken, pointer, size, at)
+            self._passed[taken.slot].record(at)
+        except CudaError:
+            # What was queued of it must have passed before the slot may be written again.
+            (at or self.context).synchronize()
+            self._slots.untaken(taken)
+            raise
+        return taken
 
     def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
         """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
