@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
+from unittest import mock
 
 from warmspare.control import cuda_abi as abi
 from warmspare.control import process
@@ -26,6 +27,8 @@ from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
 from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
+from warmspare.control.replica.slots import ReaderSlots, Sealed, Slot
+from warmspare.trials.takeover_plants import sees_torn
 from warmspare.trials.takeover_session import Session
 
 A: Final = "GPU-731c59fc-2d85-9cee-6153-7dcdc0cf21fa"
@@ -271,6 +274,46 @@ def a_death_of_its_own_is_no_kill() -> None:
     else:
         raise AssertionError(kill)
     session.close()
+
+
+def what_must_not_be_is_wrong() -> None:
+    """A kill after which something was sealed and torn, or an older version than the reader's own was taken over."""
+    session = Session(A, B, SIZE)
+    session.be_ready(PATIENCE_S)
+    assert session.run(PATIENCE_S) is None
+    ended = session.kill(PATIENCE_S)
+    assert ended
+    assert ended.version
+    for spoiled, why in (
+        (ended._replace(torn=1), "1 versions had their seal on"),
+        (ended._replace(version=ended.version._replace(number=session._last_accepted - 1)), "had been accepted"),  # noqa: SLF001
+    ):
+        kill = session._kill(spoiled, "9 1", None)  # noqa: SLF001 # no fault of a driver's does either
+        assert why in (kill.wrong or ""), kill
+    session.close()
+
+
+def a_takeover_that_believes_all_is_seen() -> None:
+    """The plants: a takeover that takes the highest seal for whole, or any session's for its own, is found out."""
+    context = Context(Driver().device(B))
+    kernels = Kernels(context)
+
+    def highest(slots: ReaderSlots, seals: dict[int, Sealed], _: object) -> tuple[Slot | None, int]:
+        slots.newest = max(Slot(sealed.version, slot) for slot, sealed in seals.items())
+        return slots.newest, 0
+
+    def accepted(slots: ReaderSlots, *_: object) -> tuple[Slot | None, int]:
+        return slots.newest, 0
+
+    assert sees_torn(context, kernels, 5)
+    for blind in (highest, accepted):
+        with mock.patch.object(ReaderSlots, "take_over", blind), mock.patch.object(Reader, "_version", version_of):
+            assert not sees_torn(context, kernels, 5), blind
+
+
+def version_of(_: Reader, slot: Slot, lag_s: float | None) -> Version:
+    """A version, of whatever size."""
+    return Version(slot.version, 0, SIZE, slot.slot, lag_s)
 
 
 def death_is_told_once() -> None:
@@ -524,6 +567,8 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_dead_readers_name_is_free,
         the_door_is_closed,
         a_death_of_its_own_is_no_kill,
+        what_must_not_be_is_wrong,
+        a_takeover_that_believes_all_is_seen,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,
