@@ -25,7 +25,7 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
-from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
+from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
 from warmspare.control.replica.slots import ReaderSlots, Sealed, Slot
 from warmspare.trials.takeover_plants import sees_torn
@@ -316,6 +316,55 @@ def version_of(_: Reader, slot: Slot, lag_s: float | None) -> Version:
     return Version(slot.version, 0, SIZE, slot.slot, lag_s)
 
 
+def a_callback_that_raises_breaks() -> None:
+    """What a callback raises is how the session ended, and nothing is printed and lost."""
+    for error in (RuntimeError("of its own"), SystemExit("of its own")):
+
+        def fail(_: Version | None, error: BaseException = error) -> None:
+            raise error
+
+        for callbacks in ({"on_version": fail}, {"on_death": fail}):
+            near, far = socket.socketpair()
+            with far, Reader(B, SIZE, near, **callbacks) as reader:  # type: ignore[arg-type] # one of each
+                with mock.patch.object(reader.replica, "verified", return_value=Sealed(1, SIZE, 0, 0)):
+                    assert far.recv(4096)
+                    far.sendall(encoded(Ready(1)) + encoded(News(1, 0, 0)))
+                    far.close()
+                    ended = reader.wait(PATIENCE_S)
+                assert ended
+                assert (ended.how, ended.version is None) == ("broken", "on_death" in callbacks), ended
+                assert f"a callback raised {type(error).__name__}: of its own" in ended.problem
+
+
+def on_death_may_wait() -> None:
+    """The callback asks for the end that it is told of."""
+    asked: list[Ended | None] = []
+    near, far = socket.socketpair()
+    with far, Reader(B, SIZE, near, on_death=lambda _: asked.append(reader.wait(PATIENCE_S))) as reader:
+        assert far.recv(4096)
+        far.sendall(encoded(Ready(1)))
+        far.close()
+        assert reader.wait(PATIENCE_S)
+    assert asked == [reader.ended]
+
+
+def what_cannot_be_verified_is_not_taken_over() -> None:
+    """A writer that died, and a GPU of the reader's that fails just then: broken, and nobody is told of a death."""
+    near, far = socket.socketpair()
+    deaths: list[Version | None] = []
+    with far, Reader(B, SIZE, near, on_death=deaths.append) as reader:
+        failing = mock.Mock(side_effect=CudaError("cuStreamSynchronize", 700, "CUDA_ERROR_ILLEGAL_ADDRESS"))
+        with mock.patch.object(reader.replica, "seals", failing):
+            assert far.recv(4096)
+            far.sendall(encoded(Ready(1)))
+            far.close()
+            ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert (ended.how, deaths) == ("broken", [])
+        assert "the writer died" in ended.problem
+        assert "700" in ended.problem
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -569,6 +618,9 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_death_of_its_own_is_no_kill,
         what_must_not_be_is_wrong,
         a_takeover_that_believes_all_is_seen,
+        a_callback_that_raises_breaks,
+        on_death_may_wait,
+        what_cannot_be_verified_is_not_taken_over,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

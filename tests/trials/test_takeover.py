@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from standins import Drivers
 from warmspare.model.facts import Absent, Fact, Key, Known, Outcome, Proof, Reading, Readings, Standing

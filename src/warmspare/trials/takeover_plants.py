@@ -9,8 +9,9 @@ from warmspare.control.cuda import Context
 from warmspare.control.kernels import WORD_BYTES, Kernels, Seal
 from warmspare.control.replica import Reader
 from warmspare.control.replica.memory import Replica
-from warmspare.control.replica.messages import PROTOCOL, News, Ready, encoded
+from warmspare.control.replica.messages import PROTOCOL, Hello, News, Ready, encoded
 from warmspare.control.replica.slots import Slot, laid_out
+from warmspare.control.replica.wire import Wire
 
 _PLANTED_BYTES: Final = 65_536
 _PATIENCE_S: Final = 5.0
@@ -34,6 +35,7 @@ def _takes_over_the_right_one(context: Context, kernels: Kernels, seed: int) -> 
         for version, session in ((1, tag), (2, tag), (3, tag), (4, tag ^ 2)):
             _plant(reader.replica, kernels, seed, Seal(version, _PLANTED_BYTES, 0, session))
         _spoil(reader.replica, 2, seed)
+        Wire(far).first(Hello, _PATIENCE_S)
         far.sendall(encoded(Ready(PROTOCOL)) + encoded(News(1, 0, 0)))
         far.close()
         ended = reader.wait(_PATIENCE_S)
