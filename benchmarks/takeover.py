@@ -23,7 +23,8 @@ import msgspec
 
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.kernels import Kernels
-from warmspare.trials.takeover_session import Kill, Session, sees_torn
+from warmspare.trials.takeover_plants import sees_torn
+from warmspare.trials.takeover_session import Kill, Session
 
 PATIENCE_S: Final = 30.0
 PLANTED_BYTES: Final = 65_536

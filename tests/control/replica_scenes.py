@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -16,16 +17,22 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
+from unittest import mock
 
+from warmspare.control import cuda_abi as abi
 from warmspare.control import process
+from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
-from warmspare.control.replica import ProtocolError, Reader, ReaderGone, Version, Writer, wire
+from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
+from warmspare.control.replica.slots import ReaderSlots, Sealed, Slot
+from warmspare.trials.takeover_plants import sees_torn
 from warmspare.trials.takeover_session import Session
 
 A: Final = "GPU-731c59fc-2d85-9cee-6153-7dcdc0cf21fa"
+C: Final = "GPU-68e89171-7855-c8dd-f2d1-11797f77ab20"
 B: Final = "GPU-e9c863cf-f5c9-64e3-7d6a-b0470575a7aa"
 SIZE: Final = 256 * 1024
 PATIENCE_S: Final = 20.0
@@ -238,7 +245,7 @@ def the_door_is_closed() -> None:
     """While a writer is served, and after its death, a second one is refused at once, and a new reader has the path."""
     with played("write") as (reader, seen, child):
         assert seen.enough.wait(PATIENCE_S)
-        link = str(child.args[-1])  # type: ignore[index]
+        link = cast("list[str]", child.args)[-1]
         try:
             wire.connected(link, PATIENCE_S)
         except FileNotFoundError:
@@ -267,6 +274,95 @@ def a_death_of_its_own_is_no_kill() -> None:
     else:
         raise AssertionError(kill)
     session.close()
+
+
+def what_must_not_be_is_wrong() -> None:
+    """A kill after which something was sealed and torn, or an older version than the reader's own was taken over."""
+    session = Session(A, B, SIZE)
+    session.be_ready(PATIENCE_S)
+    assert session.run(PATIENCE_S) is None
+    ended = session.kill(PATIENCE_S)
+    assert ended
+    assert ended.version
+    for spoiled, why in (
+        (ended._replace(torn=1), "1 versions had their seal on"),
+        (ended._replace(version=ended.version._replace(number=session._last_accepted - 1)), "had been accepted"),  # noqa: SLF001
+    ):
+        kill = session._kill(spoiled, "9 1", None)  # noqa: SLF001 # no fault of a driver's does either
+        assert why in (kill.wrong or ""), kill
+    session.close()
+
+
+def a_takeover_that_believes_all_is_seen() -> None:
+    """The plants: a takeover that takes the highest seal for whole, or any session's for its own, is found out."""
+    context = Context(Driver().device(B))
+    kernels = Kernels(context)
+
+    def highest(slots: ReaderSlots, seals: dict[int, Sealed], _: object) -> tuple[Slot | None, int]:
+        slots.newest = max(Slot(sealed.version, slot) for slot, sealed in seals.items())
+        return slots.newest, 0
+
+    def accepted(slots: ReaderSlots, *_: object) -> tuple[Slot | None, int]:
+        return slots.newest, 0
+
+    assert sees_torn(context, kernels, 5)
+    for blind in (highest, accepted):
+        with mock.patch.object(ReaderSlots, "take_over", blind), mock.patch.object(Reader, "_version", version_of):
+            assert not sees_torn(context, kernels, 5), blind
+
+
+def version_of(_: Reader, slot: Slot, lag_s: float | None) -> Version:
+    """A version, of whatever size."""
+    return Version(slot.version, 0, SIZE, slot.slot, lag_s)
+
+
+def a_callback_that_raises_breaks() -> None:
+    """What a callback raises is how the session ended, and nothing is printed and lost."""
+    for error in (RuntimeError("of its own"), SystemExit("of its own")):
+
+        def fail(_: Version | None, error: BaseException = error) -> None:
+            raise error
+
+        for callbacks in ({"on_version": fail}, {"on_death": fail}):
+            near, far = socket.socketpair()
+            with far, Reader(B, SIZE, near, **callbacks) as reader:  # type: ignore[arg-type] # one of each
+                with mock.patch.object(reader.replica, "verified", return_value=Sealed(1, SIZE, 0, 0)):
+                    assert far.recv(4096)
+                    far.sendall(encoded(Ready(1)) + encoded(News(1, 0, 0)))
+                    far.close()
+                    ended = reader.wait(PATIENCE_S)
+                assert ended
+                assert (ended.how, ended.version is None) == ("broken", "on_death" in callbacks), ended
+                assert f"a callback raised {type(error).__name__}: of its own" in ended.problem
+
+
+def on_death_may_wait() -> None:
+    """The callback asks for the end that it is told of."""
+    asked: list[Ended | None] = []
+    near, far = socket.socketpair()
+    with far, Reader(B, SIZE, near, on_death=lambda _: asked.append(reader.wait(PATIENCE_S))) as reader:
+        assert far.recv(4096)
+        far.sendall(encoded(Ready(1)))
+        far.close()
+        assert reader.wait(PATIENCE_S)
+    assert asked == [reader.ended]
+
+
+def what_cannot_be_verified_is_not_taken_over() -> None:
+    """A writer that died, and a GPU of the reader's that fails just then: broken, and nobody is told of a death."""
+    near, far = socket.socketpair()
+    deaths: list[Version | None] = []
+    with far, Reader(B, SIZE, near, on_death=deaths.append) as reader:
+        failing = mock.Mock(side_effect=CudaError("cuStreamSynchronize", 700, "CUDA_ERROR_ILLEGAL_ADDRESS"))
+        with mock.patch.object(reader.replica, "seals", failing):
+            assert far.recv(4096)
+            far.sendall(encoded(Ready(1)))
+            far.close()
+            ended = reader.wait(PATIENCE_S)
+        assert ended
+        assert (ended.how, deaths) == ("broken", [])
+        assert "the writer died" in ended.problem
+        assert "700" in ended.problem
 
 
 def death_is_told_once() -> None:
@@ -378,12 +474,80 @@ def what_cannot_be_published_is_refused() -> None:
         assert writer.flush(PATIENCE_S) == 1
 
 
+def near_the_end(context: Context) -> int:
+    """A page before the end of what is mapped of a reservation: of such memory nobody can tell where it ends."""
+    size, handle, pointer = 2**21, ctypes.c_ulonglong(), ctypes.c_ulonglong()
+    wanted = abi.AllocationProperties(
+        type=abi.ALLOCATION_PINNED, location=abi.Location(abi.LOCATION_DEVICE, context.device.ordinal)
+    )
+    context.call("cuMemCreate", ctypes.byref(handle), size, ctypes.byref(wanted), 0)
+    context.call("cuMemAddressReserve", ctypes.byref(pointer), 2 * size, 0, 0, 0)
+    context.call("cuMemMap", pointer, size, 0, handle, 0)
+    return pointer.value + size - 4096
+
+
+def what_is_not_there_is_refused() -> None:
+    """Pointers that the driver does not know, another GPU's, and too short an allocation: before a slot is taken."""
+    with being_read() as (writer, state, _):
+        other = Context(writer.context.driver.device(C))
+        cases = {0x1000: "no memory", other.allocate(SIZE).pointer: "device 2", state + 4096: "ends 258048 bytes"}
+        for pointer, why in cases.items():
+            for _ in range(4):
+                try:
+                    writer.publish(pointer)
+                except ValueError as error:
+                    assert why in str(error), error  # noqa: PT017 # a scene is run without pytest
+                else:
+                    raise AssertionError(why)
+        assert writer.publish(state + 4096, SIZE - 4096) == writer.flush() == 1
+        assert writer.publish(writer.context.allocate_managed(SIZE).pointer) == writer.flush() == 2
+
+
+def current(context: Context) -> int | None:
+    """This thread's current context."""
+    found = ctypes.c_void_p()
+    context.driver.call("cuCtxGetCurrent", ctypes.byref(found))
+    return found.value
+
+
+def the_callers_context_stays() -> None:
+    """A thread in which torch has made another device current finds it so again, whatever it did here."""
+    elsewhere = Context(Driver().device(C))
+    elsewhere.memory()
+    seen = [current(elsewhere)]
+    with tempfile.TemporaryDirectory() as folder:
+        link = str(Path(folder, "socket"))
+        with subprocess.Popen([sys.executable, __file__, "read", link], text=True, stdout=subprocess.PIPE) as child:
+            assert child.stdout
+            child.stdout.readline()
+            with Writer(A, link) as writer:
+                seen.append(current(elsewhere))
+                state = writer.context.allocate(SIZE).pointer
+                elsewhere.memory()
+                writer.publish(state)
+                seen.append(current(elsewhere))
+                writer.flush()
+                seen.append(current(elsewhere))
+            seen.append(current(elsewhere))
+            child.kill()
+    with played("write") as (reader, told, _):
+        seen.append(current(elsewhere))
+        assert told.enough.wait(PATIENCE_S)
+        with reader.hold() as held:
+            assert held
+            assert reader.is_whole(held)
+        seen.append(current(elsewhere))
+    seen.append(current(elsewhere))
+    assert set(seen) == {elsewhere.handle.value}, (seen, elsewhere.handle.value)
+
+
 def a_refused_copy_costs_no_slot() -> None:
     """The driver refuses a pointer again and again, and what comes next is published."""
     with being_read() as (writer, state, _):
+        pointer = near_the_end(writer.context)
         for _ in range(4):
             try:
-                writer.publish(0x1000)
+                writer.publish(pointer)
             except CudaError:
                 pass
             else:
@@ -452,6 +616,11 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_dead_readers_name_is_free,
         the_door_is_closed,
         a_death_of_its_own_is_no_kill,
+        what_must_not_be_is_wrong,
+        a_takeover_that_believes_all_is_seen,
+        a_callback_that_raises_breaks,
+        on_death_may_wait,
+        what_cannot_be_verified_is_not_taken_over,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,
@@ -459,6 +628,8 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_reader_that_lags_is_waited_for,
         what_cannot_be_published_is_refused,
         a_refused_copy_costs_no_slot,
+        what_is_not_there_is_refused,
+        the_callers_context_stays,
         what_a_writer_must_not_say,
         a_lie_is_not_accepted,
         nothing_is_left,

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,22 @@ from hypothesis import strategies as st
 from replica_scenes import SCENES
 
 from standins import Drivers
-from warmspare.control.replica import ProtocolError, Refused, wire
-from warmspare.control.replica.messages import FORMS, Accepted, Goodbye, Hello, News, Ready, Released, decoded, encoded
+from warmspare.control.cuda_driver import CudaError
+from warmspare.control.replica import ProtocolError, Refused, Writer, wire
+from warmspare.control.replica.messages import (
+    FORMS,
+    MAGIC,
+    PROTOCOL,
+    Accepted,
+    Goodbye,
+    Hello,
+    News,
+    Ready,
+    Released,
+    decoded,
+    encoded,
+)
+from warmspare.control.replica.undo import Undo
 
 SCENE: Final = Path(__file__).with_name("replica_scenes.py")
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "replica.py"
@@ -100,6 +115,64 @@ def test_only_unix_stream_sockets_are_spoken_over() -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with near, far, pytest.raises(Refused, match="stream"):
         wire.Wire(near)
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RDWR, None])
+def test_what_cannot_be_sent_is_said_to_nobody(how: int | None) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        spoken = wire.Wire(near)
+        near.close() if how is None else near.shutdown(how)
+        with pytest.raises(wire.Closed):
+            spoken.send(Goodbye())
+
+
+def test_a_goodbye_instead_of_the_first_words_is_an_end() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(encoded(Ready(1)) + encoded(Goodbye()))
+        with pytest.raises(wire.Closed):
+            wire.Wire(near).first(Ready, 1.0)
+
+
+@pytest.mark.parametrize(("slots", "size"), [(2, 8), (2**40, 8), (3, 12), (3, 0)])
+def test_a_replica_that_cannot_be_is_refused(slots: int, size: int) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(encoded(Hello(MAGIC, PROTOCOL, slots, size, 1, bytes(48), bytes(64))))
+        with pytest.raises(ProtocolError, match="a replica"):
+            Writer("GPU-of-nobody", near)
+
+
+def freed(undo: Undo, *names: str) -> None:
+    for name in names:
+        undo.freeing(partial(refuse, name))
+
+
+def refuse(name: str) -> None:
+    raise CudaError(name, 700, "ILLEGAL_ADDRESS")
+
+
+def used(undo: Undo, done: list[str], first: Exception | None = None) -> None:
+    with undo:
+        undo.callback(done.append, "all of it")
+        freed(undo, "third", "second")
+        if first:
+            raise first
+
+
+def test_what_fails_on_the_way_out_does_not_hide_what_failed_first() -> None:
+    done: list[str] = []
+    with pytest.raises(ValueError, match="the first"):
+        used(Undo(), done, ValueError("the first"))
+    assert done
+
+
+def test_what_cannot_be_freed_is_said_and_the_rest_is_freed() -> None:
+    done: list[str] = []
+    with pytest.raises(CudaError, match="second"):
+        used(Undo(), done)
+    assert done
 
 
 @pytest.mark.root

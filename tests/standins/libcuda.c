@@ -148,6 +148,12 @@ int cuCtxSetCurrent(Context *context)
     return context ? counted("cuCtxSetCurrent gpu%d", context->gpu) : SUCCESS;
 }
 
+int cuCtxGetCurrent(Context **context)
+{
+    *context = current;
+    return initialised ? SUCCESS : NOT_INITIALIZED;
+}
+
 int cuDeviceCanAccessPeer(unsigned *can, int device, int peer)
 {
     int code = refused(device) ? refused(device) : refused(peer);

@@ -258,6 +258,30 @@ int cuMemFreeHost(void *pointer)
     return give_back((uintptr_t)pointer, 1 << PINNED);
 }
 
+/* What is known of a pointer: the attributes that the replica asks for. */
+int cuPointerGetAttribute(void *value, int which, Pointer pointer)
+{
+    BEGIN();
+    int code = SUCCESS;
+    pthread_mutex_lock(&lock);
+    Block *block = at(pointer);
+    if (!block) {
+        code = INVALID_VALUE;
+    } else {
+        switch (which) {
+        case 2: *(unsigned *)value = block->owner == HOST ? 1 : 2; break;
+        case 8: *(unsigned char *)value = block->kind == MANAGED; break;
+        case 9: *(int *)value = block->owner == HOST ? block->maker : block->owner; break;
+        case 10: *(unsigned char *)value = block->kind == DEVICE; break;
+        case 11: *(Pointer *)value = block->base; break;
+        case 12: *(size_t *)value = block->size; break;
+        default: code = INVALID_VALUE;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return code;
+}
+
 /* What a context made goes with it. */
 static void abandon(int gpu)
 {

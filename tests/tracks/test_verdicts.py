@@ -69,6 +69,23 @@ def test_with_the_takeover_too_only_the_missing_nvlink_degrades() -> None:
     assert track("local-ha", readings).state == State(Verdict.DEGRADED)
 
 
+@pytest.mark.parametrize(
+    ("torn", "unsealed", "verdict", "said"),
+    [
+        (0, 2, Verdict.DEGRADED, "a whole version was read 0.020 s after the owner was killed"),
+        (0, 0, Verdict.DEGRADED, "none of 3 kills came in mid-write"),
+        (1, 2, Verdict.NO_GO, "1 versions were sealed on the peer without their bytes"),
+    ],
+)
+def test_a_takeover_is_held_to_what_it_saw(torn: int, unsealed: int, verdict: Verdict, said: str) -> None:
+    proof = Takeover(outcome=DONE, takeover_s=0.02, kills=3, unsealed=unsealed, torn=torn)
+    judged = track("local-ha", with_proof(with_proof(host(TWO_CARDS), PEER, *BOTH_WAYS), proof))
+    assert judged.state == State(verdict)
+    text = check(judged, "takeover_is_whole").finding.text
+    assert said in text
+    assert ("mid-write" in text) == (unsealed == 0)
+
+
 def test_a_copy_staged_through_the_host_is_no_go() -> None:
     staged = PeerCopy(outcome=DONE, peer_access=False, path="staged", gb_per_s=11.0)
     judged = track("local-ha", with_proof(host(TWO_CARDS), staged, *BOTH_WAYS))

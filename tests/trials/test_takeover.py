@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from standins import Drivers
 from warmspare.model.facts import Absent, Fact, Key, Known, Outcome, Proof, Reading, Readings, Standing
@@ -27,6 +28,7 @@ UUIDS: Final = (
 SMALL: Final = "memory gpu*: gives 128"
 OPEN: Final = "open the replica 1"
 DONE: Final = Outcome(kind="done")
+HURRY_S: Final = 16.0
 F = TypeVar("F", bound=Fact)
 
 
@@ -48,8 +50,9 @@ def tried(
     steps: list[str] = []
     for variable, value in drivers.world(re.sub(r"\W+", "-", " ".join(plan) or "honest"), *plan, SMALL).items():
         monkeypatch.setenv(variable, value)
+    trial = at_place("warmspare.trials.takeover:takeover")
     done = run(
-        at_place("warmspare.trials.takeover:takeover"),
+        replace(trial, deadline_s=HURRY_S) if any("hangs" in fate for fate in plan) else trial,
         lambda event: steps.append(event.name),
         BestPair(source=gpu(0), target=gpu(1), nvlinks=None),
     )
@@ -78,6 +81,7 @@ def test_an_honest_driver_is_taken_over(drivers: Drivers, monkeypatch: pytest.Mo
         ("cuDeviceCanAccessPeer gpu0 gpu1: gives 0", ("refused", OPEN, "217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED")),
         ("cuIpcOpenMemHandle_v2 gpu0 nth1: returns 801", ("refused", OPEN, "801 CUDA_ERROR_NOT_SUPPORTED")),
         ("copy gpu0 gpu1 nth3: crashes", ("died", "write 1", "ChildProcessError")),
+        ("copy gpu0 gpu1 nth9: hangs", ("hung", "write 1", None)),
         ("copy gpu0 gpu1 nth3: returns 700", ("refused", "write 1", "700 CUDA_ERROR_ILLEGAL_ADDRESS")),
     ],
 )  # fmt: skip

@@ -9,8 +9,9 @@ Whoever makes a context should be a process that may be killed: a call into a dr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from warmspare.control import cuda_abi as abi
@@ -46,6 +47,17 @@ class Context:
         """Call the driver with this context current."""
         self.driver.call("cuCtxSetCurrent", self.handle)
         self.driver.call(name, *arguments)
+
+    @contextlib.contextmanager
+    def visited(self) -> Iterator[None]:
+        """Make this thread's current context again in the end what it is now: it may be another device's, torch's."""
+        before = abi.Handle()
+        is_known = self.driver.result("cuCtxGetCurrent", _at(before)) == abi.SUCCESS
+        try:
+            yield
+        finally:
+            if is_known:  # one that cannot be made current has been released meanwhile, or its GPU has failed
+                self.driver.result("cuCtxSetCurrent", before)
 
     def release(self) -> None:
         """Give the primary context back; nothing made in it may be used any more."""

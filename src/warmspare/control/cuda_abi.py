@@ -51,6 +51,7 @@ RESULTS: Final = MappingProxyType({
     999: "CUDA_ERROR_UNKNOWN",
 })  # fmt: skip
 """The CUresults that are likely here; the driver itself names any other."""
+INVALID_VALUE: Final = 1
 OUT_OF_MEMORY: Final = 2
 INVALID_DEVICE: Final = 101
 PEER_ACCESS_UNSUPPORTED: Final = 217
@@ -80,6 +81,13 @@ ALLOCATION_PINNED: Final = 1
 LOCATION_DEVICE: Final = 1
 ACCESS_READ_WRITE: Final = 3
 GRANULARITY_MINIMUM: Final = 0
+POINTER_MEMORY_TYPE: Final = 2
+POINTER_IS_MANAGED: Final = 8
+POINTER_DEVICE_ORDINAL: Final = 9
+POINTER_IS_LEGACY_IPC_CAPABLE: Final = 10
+POINTER_RANGE_START: Final = 11
+POINTER_RANGE_SIZE: Final = 12
+MEMORY_DEVICE: Final = 2
 IPC_HANDLE_BYTES: Final = 64
 UUID_BYTES: Final = 16
 
@@ -139,10 +147,12 @@ CALLS: Final = MappingProxyType({
     "cuDevicePrimaryCtxRetain": (POINTER(Handle), c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (Handle,),
+    "cuCtxGetCurrent": (POINTER(Handle),),
     "cuCtxSynchronize": (),
     "cuCtxEnablePeerAccess": (Handle, c_uint),
     "cuDeviceCanAccessPeer": (POINTER(c_int), c_int, c_int),
     "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
+    "cuPointerGetAttribute": (c_void_p, c_int, Pointer),
     "cuMemAlloc_v2": (POINTER(Pointer), c_size_t),
     "cuMemAllocManaged": (POINTER(Pointer), c_size_t, c_uint),
     "cuMemFree_v2": (Pointer,),

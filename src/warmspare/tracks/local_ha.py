@@ -68,6 +68,8 @@ def two_gpus_are_there(gpus: Gpus) -> Finding:
 
 
 TAKEN_OVER = "a whole version was read {takeover_s:.3f} s after the owner was killed"
+NOT_IN_MID_WRITE = "; none of {kills} kills came in mid-write"
+TORN = "{torn} versions were sealed on the peer without their bytes when the owner was killed"
 
 
 def takeover_is_whole(proof: Takeover) -> Finding:
@@ -75,7 +77,13 @@ def takeover_is_whole(proof: Takeover) -> Finding:
 
     Source: the trial kills the owner and checks every byte on the peer.
     """
-    return broken(proof) or met(TAKEN_OVER, takeover_s=proof.takeover_s)
+    if failed := broken(proof):
+        return failed
+    if proof.torn:
+        return unmet(TORN, torn=proof.torn)
+    if proof.unsealed == 0:
+        return met(TAKEN_OVER + NOT_IN_MID_WRITE, takeover_s=proof.takeover_s, kills=proof.kills)
+    return met(TAKEN_OVER, takeover_s=proof.takeover_s)
 
 
 RIGHT = "all-reduce right on {ranks} GPUs, {busbw} GB/s busbw by {transport} (NCCL {version})"

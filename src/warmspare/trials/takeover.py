@@ -11,7 +11,8 @@ from warmspare.control.kernels import Kernels
 from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Text
 from warmspare.trials.api import LeverFailed, NotTried, Steps, trial
 from warmspare.trials.best_pair import BestPair
-from warmspare.trials.takeover_session import SLOTS, Kill, Session, sees_torn
+from warmspare.trials.takeover_plants import sees_torn
+from warmspare.trials.takeover_session import SLOTS, Kill, Session
 
 KILLS: Final = 3
 LARGEST_BYTES: Final = 2**30
@@ -27,7 +28,7 @@ class Takeover(Proof, frozen=True, kw_only=True):
     of it, `verify_s` from then on; `slowest_s` is the longest. `lag_s` is the median from a publish to its acceptance.
     Of all kills together: `published` versions were queued and `taken_over` is the sum of the last whole ones. `lost`
     is the most that one kill lost (at most those in flight), `unsealed` how many slots were being written when the
-    writers died, `torn` how many had a seal and not its bytes.
+    writers died (0: no kill came in mid-write), `torn` how many had a seal and not its bytes: there must be none.
     """
 
     pair: Text | None = None
@@ -84,7 +85,7 @@ def _sound_size(driver: Driver, given: BestPair) -> int:
         if not kernels.sees_faults(planted, seed):
             raise NotTried(Cause.INVALID, "the check kernel did not see a planted fault")
         if not sees_torn(context, kernels, seed):
-            raise NotTried(Cause.INVALID, "the replica's verification did not refuse a torn version planted for it")
+            raise NotTried(Cause.INVALID, "a takeover did not refuse what was planted torn or stale for it")
         planted.free()
         kernels.close()
         context.release()

@@ -18,22 +18,19 @@ import msgspec
 
 import warmspare
 from warmspare.control import process
-from warmspare.control.cuda import Context
-from warmspare.control.kernels import WORD_BYTES, Kernels, Seal
+from warmspare.control.kernels import Kernels
 from warmspare.control.lever import LeverRefused
 from warmspare.control.replica import Ended, Reader, Version
-from warmspare.control.replica.memory import Replica
-from warmspare.control.replica.slots import Slot, laid_out
 from warmspare.trials.takeover_writer import READY, REFUSED, START, seed_of
 
 SLOTS: Final = 4
 """One more than a replica needs: two more writes are queued while one is under way."""
 WARM_VERSIONS: Final = 5
+MORE_VERSIONS: Final = SLOTS + 1
 SPREAD_S: Final = 0.05
-"""The writer is killed at a random moment of so many seconds: several versions long."""
+"""The writer is killed some versions after a random moment of so many seconds, at a random moment of the last."""
 AGAIN_S: Final = 1.0
 """When a version is verified for the last time, counted from the kill."""
-_PLANTED_BYTES: Final = 65_536
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +67,7 @@ class Session:
     def __init__(self, source: str, target: str, size: int) -> None:
         """Take the replica's memory on `target`, and start a writer on `source`."""
         self._seed, self._lags = secrets.randbits(63), list[float]()
+        self._last_accepted, self._spacing_s = 0, 0.0
         near, far = socket.socketpair()
         with far:
             self.reader = Reader(target, size, near, slots=SLOTS, on_version=self._heed)
@@ -102,7 +100,9 @@ class Session:
             self._ended_by_itself(said, timeout_s)
 
     def run(self, timeout_s: float) -> str | None:
-        """Let it write until some versions are accepted; gives what is wrong with what arrived, or None.
+        """Let it write until some versions are accepted, and at a random moment are accepted still.
+
+        Gives what is wrong with what arrived, or None.
 
         Raises:
             LeverRefused: the driver refused the writer something.
@@ -111,8 +111,19 @@ class Session:
         """
         cast("IO[bytes]", self._writer.stdin).write(b"!")
         cast("IO[bytes]", self._writer.stdin).flush()
+        if wrong := self._write_on(WARM_VERSIONS, timeout_s):
+            return wrong
+        time.sleep(random.SystemRandom().uniform(0.0, SPREAD_S))
+        # More than were in flight at that moment: what arrives last was queued after it, so the writer is at work.
+        started_s = time.monotonic()
+        wrong = self._write_on(self._last_accepted + MORE_VERSIONS, timeout_s)
+        self._spacing_s = (time.monotonic() - started_s) / MORE_VERSIONS
+        return wrong
+
+    def _write_on(self, version: int, timeout_s: float) -> str | None:
+        """Wait until this version, or a later one, is accepted."""
         deadline = time.monotonic() + timeout_s
-        while len(self._lags) < WARM_VERSIONS:
+        while self._last_accepted < version:
             if ended := self.reader.wait(0.005):
                 if ended.how == "broken":
                     return f"the replica broke: {ended.problem}"
@@ -120,13 +131,13 @@ class Session:
             if self.reader.refused:
                 return f"{len(self._lags)} versions arrived whole and {self.reader.refused} did not"
             if time.monotonic() > deadline:
-                message = f"{len(self._lags)} versions arrived, and the next did not within {timeout_s:g} s"
+                message = f"version {self._last_accepted} arrived, and version {version} did not within {timeout_s:g} s"
                 raise TimeoutError(message)
         return None
 
     def kill(self, timeout_s: float) -> Ended | None:
-        """Kill the writer at a random moment, and wait for the first version that is verified."""
-        time.sleep(random.SystemRandom().uniform(0.0, SPREAD_S))
+        """Kill the writer at a random moment of a version, and wait for the first one that is verified."""
+        time.sleep(random.SystemRandom().uniform(0.0, min(SPREAD_S, self._spacing_s)))
         self._killed_s = time.monotonic()
         os.kill(self._writer.pid, signal.SIGKILL)
         ended = self.reader.wait(timeout_s)
@@ -175,6 +186,7 @@ class Session:
 
     def _heed(self, version: Version) -> None:
         self._lags.append(version.lag_s or 0.0)
+        self._last_accepted = version.number
 
     def _wrong_as(self, ended: Ended, when: str) -> str | None:
         wrong = ended.version and self._wrong(ended.version)
@@ -192,6 +204,10 @@ class Session:
         number = ended.version.number if ended.version else 0
         if ended.how != "died" or not ended.version:
             wrong = f"the replica ended as {ended.how}, with version {number}: {ended.problem}"
+        elif ended.torn:
+            wrong = f"{ended.torn} versions had their seal on, and not the bytes that it is of"
+        elif number < self._last_accepted:
+            wrong = f"version {self._last_accepted} had been accepted, and {number} was taken over"
         elif number < acknowledged:
             wrong = f"version {acknowledged} was whole on the reader's GPU, and {number} was taken over"
         elif published - number > SLOTS:
@@ -219,29 +235,3 @@ def _last(said: str) -> tuple[int, int]:
     lines = said.splitlines()
     published, acknowledged = lines[-1].split() if lines else ("0", "0")
     return int(published), int(acknowledged)
-
-
-def sees_torn(context: Context, kernels: Kernels, seed: int) -> bool:
-    """Whether the reader's verification takes what is whole and refuses what is not.
-
-    Planted are a wrong word, the seal of another session, and another version's number.
-    """
-    tag = seed | 1
-    with Replica(context, laid_out(3, _PLANTED_BYTES), tag) as replica:
-        state, total = replica.state(0), replica.state(1)
-        seal_at = replica.buffer.pointer + replica.layout.seal(0)
-        kernels.fill(state, _PLANTED_BYTES, seed)
-        kernels.start_checksum(state, _PLANTED_BYTES, total)
-        kernels.seal(seal_at, Seal(1, _PLANTED_BYTES, total, tag))
-        context.synchronize()
-        takes_whole = replica.verified(Slot(1, 0)) is not None
-        takes_other_number = replica.verified(Slot(2, 0)) is not None
-        word_at = replica.layout.state(0) + seed % (_PLANTED_BYTES // WORD_BYTES) * WORD_BYTES
-        whole = replica.buffer.read(WORD_BYTES, word_at)
-        replica.buffer.write(bytes([whole[0] ^ 1, *whole[1:]]), word_at)
-        takes_torn = replica.verified(Slot(1, 0)) is not None
-        replica.buffer.write(whole, word_at)
-        kernels.seal(seal_at, Seal(1, _PLANTED_BYTES, total, tag ^ 2))
-        context.synchronize()
-        takes_stale = replica.verified(Slot(1, 0)) is not None
-    return takes_whole and not (takes_other_number or takes_torn or takes_stale)

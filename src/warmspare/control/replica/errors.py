@@ -21,3 +21,7 @@ class Refused(ReplicaError):
 
 class ProtocolError(ReplicaError):
     """The other side said what it must not say."""
+
+
+class CallbackError(ReplicaError):
+    """What the reader was to call raised something."""

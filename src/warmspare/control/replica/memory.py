@@ -9,6 +9,7 @@ from typing import Final, Self
 from warmspare.control.cuda import Context
 from warmspare.control.kernels import Kernels
 from warmspare.control.replica.slots import SEAL_BYTES, WORD_BYTES, Layout, Sealed, Slot
+from warmspare.control.replica.undo import Undo
 
 _SEAL: Final = struct.Struct("<4Q")
 _SUM: Final = struct.Struct("<Q")
@@ -25,15 +26,24 @@ class Replica:
             CudaError: the driver refuses, for instance for want of memory.
         """
         self.context, self.layout, self.tag = context, layout, tag
-        self._kernels = Kernels(context)
-        self._stream = context.stream()
-        self._sum = context.allocate(2 * WORD_BYTES)
-        self._host = context.pin(layout.slots * SEAL_BYTES + WORD_BYTES)
-        self._seen = self._host.bytes()
-        self.buffer = context.allocate(layout.total)
-        for slot in range(layout.slots):
-            context.set_words(self.buffer.pointer + layout.seal(slot), 0, _SEAL_WORDS, self._stream)
-        self._stream.synchronize()
+        with Undo() as undo:
+            self._kernels = Kernels(context)
+            undo.freeing(self._kernels.close)
+            self._stream = context.stream()
+            undo.freeing(self._stream.close)
+            self._sum = context.allocate(2 * WORD_BYTES)
+            undo.freeing(self._sum.free)
+            self._host = context.pin(layout.slots * SEAL_BYTES + WORD_BYTES)
+            undo.freeing(self._host.free)
+            self._seen = self._host.bytes()
+            undo.callback(self._seen.release)
+            self.buffer = context.allocate(layout.total)
+            undo.freeing(self.buffer.free)
+            undo.freeing(self._stream.synchronize)
+            for slot in range(layout.slots):
+                context.set_words(self.buffer.pointer + layout.seal(slot), 0, _SEAL_WORDS, self._stream)
+            self._stream.synchronize()
+            self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
         """Use it until the block ends."""
@@ -74,12 +84,7 @@ class Replica:
 
     def close(self) -> None:
         """Free all of it."""
-        self._stream.synchronize()
-        self._seen.release()
-        self._kernels.close()
-        self._stream.close()
-        for held in (self.buffer, self._host, self._sum):
-            held.free()
+        self._undo.close()
 
     def _fetch_seal(self, slot: int) -> None:
         source = self.buffer.pointer + self.layout.seal(slot)

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.replica import wire
-from warmspare.control.replica.errors import ProtocolError, Refused, ReplicaError, WriterGone
+from warmspare.control.replica.errors import CallbackError, ProtocolError, Refused, ReplicaError, WriterGone
 from warmspare.control.replica.memory import Replica
 from warmspare.control.replica.messages import (
     MAGIC,
@@ -30,17 +30,19 @@ from warmspare.control.replica.messages import (
     Released,
 )
 from warmspare.control.replica.slots import Ended, ReaderSlots, Slot, Version, laid_out
+from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 SLOTS: Final = 3
 _TAG_BITS: Final = 63
+V = TypeVar("V", Version, "Version | None")
 
 
 class Reader:
     """Holds the newest whole version of a writer's state. One reader serves one writer, once.
 
-    `on_version` and `on_death` are called on its own thread:
-    while they run, nothing else is accepted.
+    `on_version` and `on_death` (where the session ended as `died`) are called on its own thread: while they run,
+    nothing else is accepted. What they raise ends the session as `broken`.
     """
 
     def __init__(  # noqa: PLR0913 # each of them by its name
@@ -63,13 +65,15 @@ class Reader:
         """
         layout = laid_out(slots, size)
         self._on_version, self._on_death = on_version, on_death
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as here, Undo() as undo:
             self._connected = link if isinstance(link, socket.socket) else None
             self._door = undo.enter_context(contextlib.ExitStack())
             self._link = wire.opened(link, self._door)
             self.context = Context(Driver().device(gpu))
-            undo.callback(self.context.release)
-            self.replica = undo.enter_context(Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1))
+            undo.freeing(self.context.release)
+            here.enter_context(self.context.visited())
+            self.replica = Replica(self.context, layout, secrets.randbits(_TAG_BITS) | 1)
+            undo.freeing(self.replica.close)
             self._handle = self.replica.buffer.shared()
             self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, self._stop)
@@ -123,12 +127,13 @@ class Reader:
 
     def is_whole(self, version: Version) -> bool:
         """Whether the version is still what was sealed: its checksum is worked out once more, now."""
-        with self._lock:
+        with self._lock, self.context.visited():
             return self.replica.verified(Slot(version.number, version.slot)) is not None
 
     def wait(self, timeout_s: float | None = None) -> Ended | None:
-        """How the session ended; None if it has not within the time."""
-        self._over.wait(timeout_s)
+        """How the session ended, once `on_death` has returned if that is called; None if it has not within the time."""
+        if threading.current_thread() is not self._thread:  # a callback would wait for itself
+            self._over.wait(timeout_s)
         return self.ended
 
     def writer_is_gone(self, timeout_s: float) -> bool:
@@ -148,7 +153,8 @@ class Reader:
             os.write(self._stopper, b"!")
             self._thread.join()
             self._is_closed = True
-            self._undo.close()
+            with self.context.visited():
+                self._undo.close()
 
     def _serve(self) -> None:
         try:
@@ -156,12 +162,14 @@ class Reader:
         except (CudaError, ReplicaError, OSError) as error:
             now = time.monotonic()
             self.ended = Ended("broken", self._found, now, now, problem=f"{type(error).__name__}: {error}")
-        finally:
-            if self._wire:
-                self._wire.close()
-            self._over.set()
-        if self.ended and self.ended.how == "died" and self._on_death:
-            self._on_death(self.ended.version)
+        if self._wire:
+            self._wire.close()
+        if self.ended and self.ended.how == "died":
+            try:
+                _tell(self._on_death, self.ended.version)
+            except CallbackError as error:
+                self.ended = self.ended._replace(how="broken", problem=str(error))
+        self._over.set()
 
     def _session(self) -> Ended | None:
         """Serve one writer to its end; None if this side is closed first."""
@@ -177,7 +185,11 @@ class Reader:
             if not self._is_open:
                 message = "the writer closed before it had opened the replica"
                 raise WriterGone(message) from None
-            return self._taken_over(time.monotonic())
+            try:
+                return self._taken_over(time.monotonic())
+            except CudaError as error:
+                message = f"the writer died, and what it left could not be verified: {error}"
+                raise ReplicaError(message) from error
 
     def _heard_out(self, spoken: wire.Wire) -> Ended | None:
         """Heed what the writer says until it closes in peace; None if this side is closed first.
@@ -230,11 +242,10 @@ class Reader:
             self.refused += sum(slot.version > (after.version if after else 0) for slot in released)
             if after and after != before:
                 lag_s = (time.monotonic_ns() - self._told_ns[after.version]) / 1e9
-                self._found = self._version(after, lag_s)
+                self._found = found = self._version(after, lag_s)
         self._told_ns.clear()
         if after and after != before:
-            if self._on_version and self._found:
-                self._on_version(self._found)
+            _tell(self._on_version, found)
             self._say(spoken, Accepted(*after))
         for slot in released:
             self._say(spoken, Released(*slot))
@@ -280,3 +291,13 @@ class Reader:
                 self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
                 return met
         return None
+
+
+def _tell(callback: Callable[[V], None] | None, what: V) -> None:
+    """Call what somebody else has written, if there is anything to call."""
+    try:
+        if callback:
+            callback(what)
+    except BaseException as error:  # also SystemExit, which would end this thread and nothing else
+        message = f"a callback raised {type(error).__name__}: {error}"
+        raise CallbackError(message) from error

@@ -100,7 +100,8 @@ class Ended(NamedTuple):
     """How a session ended. Times are of CLOCK_MONOTONIC, in seconds.
 
     `died`: the socket closed without a goodbye, and `version` is what was taken over. `closed`: the writer said
-    goodbye. `broken`: it said what it must not say, or the reader's own GPU failed, and `problem` says how.
+    goodbye. `broken`: it said what it must not say, the reader's own GPU failed (also where the writer had died, and
+    what it left could not be verified), or a callback raised something; `problem` says which.
     `unsealed` slots were being written, `torn` ones had a seal and not the bytes that it is of.
     """
 

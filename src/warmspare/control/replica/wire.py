@@ -18,7 +18,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from warmspare.control import process
 from warmspare.control.replica.errors import ProtocolError, Refused
-from warmspare.control.replica.messages import Message, decoded, encoded
+from warmspare.control.replica.messages import Goodbye, Message, decoded, encoded
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _READ_BYTES: Final = 16_384
@@ -68,7 +68,7 @@ class Wire:
         """
         try:
             self._socket.sendall(encoded(message))
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:  # also a socket that was shut down, or closed on this side
             raise Closed from error
 
     def receive(self) -> list[Message]:
@@ -81,7 +81,7 @@ class Wire:
         space = socket.CMSG_SPACE(_CREDENTIALS.size)
         try:
             data, beside, *_ = self._socket.recvmsg(_READ_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError as error:  # it was closed with words of ours unread
+        except ConnectionError as error:  # it was closed with words of ours unread
             raise Closed from error
         for level, kind, told in beside:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
@@ -109,6 +109,8 @@ class Wire:
             match self.receive():
                 case []:
                     continue
+                case [*_, Goodbye()]:
+                    raise Closed
                 case [message] if isinstance(message, kind):
                     return message
                 case [other, *_]:

@@ -29,7 +29,9 @@ from warmspare.control.replica.messages import (
     Ready,
     Released,
 )
-from warmspare.control.replica.slots import WORD_BYTES, Slot, WriterSlots, laid_out
+from warmspare.control.replica.slots import WORD_BYTES, Layout, Slot, WriterSlots, laid_out
+from warmspare.control.replica.source import be_own
+from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 PATIENCE_S: Final = 10.0
@@ -66,25 +68,28 @@ class Writer:
             OSError: nobody listens at the path.
             CudaError: the driver refuses, for instance 217: no peer access between the two GPUs.
         """
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as here, Undo() as undo:
             connected = wire.connected(link, timeout_s)
             undo.callback(connected.close)
             self._wire = wire.Wire(connected)
             hello = _hello(self._wire, timeout_s)
-            self.layout = laid_out(hello.slots, hello.size)
+            self.layout = _layout(hello)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
             self._tag = hello.tag
             self.context = Context(Driver().device(gpu))
-            undo.callback(self.context.release)
+            undo.freeing(self.context.release)
+            here.enter_context(self.context.visited())
             self._kernels = Kernels(self.context)
-            undo.callback(self._kernels.close)
+            undo.freeing(self._kernels.close)
             self._replica = self.context.open_shared(hello.handle, self.layout.total)
-            undo.callback(self._replica.close)
+            undo.freeing(self._replica.close)
             self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
-            undo.callback(self._sums.free)
+            undo.freeing(self._sums.free)
             once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
-            self._passed = [self.context.event(once) for _ in range(self.layout.slots)]
-            undo.callback(self._close_events)
+            self._passed: list[Event] = []
+            for _ in range(self.layout.slots):
+                self._passed.append(self.context.event(once))
+                undo.freeing(self._passed[-1].close)
             # Only now, when all of the driver's descriptors are open.
             self._wire.be_closed_early()
             undo.callback(self._wire.close)
@@ -121,13 +126,15 @@ class Writer:
     ) -> int | None:
         """Queue a version: `size` bytes at a device pointer, in order on `stream`; returns its number at once.
 
+        No size is the whole of the replica's.
+
         `stream` is a CUDA stream's handle (torch: `stream.cuda_stream`) or one of ours; None is the default stream.
         The bytes must not change until the stream has passed: what is queued on it afterwards may change them.
         Where the reader has released no slot it waits, or with `wait=False` drops the version and returns None.
 
         Raises:
             ValueError: the size is no multiple of 8 bytes or more than the replica holds, or the pointer is not
-                aligned to 8 bytes.
+                aligned to 8 bytes, not this GPU's, or fewer bytes than these before the end of what cudaMalloc gave.
             ReaderGone: the reader has closed or died; nothing of the writer's own is touched.
             TimeoutError: no slot was released in time.
             CudaError: the driver refuses.
@@ -142,17 +149,10 @@ class Writer:
             if self._slots.is_full and not wait:
                 return None
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
-            at = Stream(self.context, stream) if isinstance(stream, int) else stream
-            taken = self._slots.take()
-            try:
-                self._queue_copy(taken, pointer, size, at)
-                passed = self._passed[taken.slot].record(at)
-            except CudaError:
-                # What was queued of it must have passed before the slot may be written again.
-                (at or self.context).synchronize()
-                self._slots.untaken(taken)
-                raise
-            self._queue.put(_Queued(*taken, passed, published_ns))
+            with self.context.visited():
+                be_own(self.context, pointer, size)
+                taken = self._queued(pointer, size, Stream(self.context, stream) if isinstance(stream, int) else stream)
+            self._queue.put(_Queued(*taken, self._passed[taken.slot], published_ns))
             self.published = taken.version
             return taken.version
 
@@ -184,7 +184,21 @@ class Writer:
             if in_peace:
                 with contextlib.suppress(Closed):
                     self._wire.send(Goodbye())
-            self._undo.close()
+            with self.context.visited():
+                self._undo.close()
+
+    def _queued(self, pointer: int, size: int, at: Stream | None) -> Slot:
+        """Take a slot, and queue all that is to be done to it."""
+        taken = self._slots.take()
+        try:
+            self._queue_copy(taken, pointer, size, at)
+            self._passed[taken.slot].record(at)
+        except CudaError:
+            # What was queued of it must have passed before the slot may be written again.
+            (at or self.context).synchronize()
+            self._slots.untaken(taken)
+            raise
+        return taken
 
     def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
         """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
@@ -253,10 +267,6 @@ class Writer:
                 raise ProtocolError(problem)
         self._settled = max(self._settled, version)
 
-    def _close_events(self) -> None:
-        for event in self._passed:
-            event.close()
-
 
 def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
     try:
@@ -267,3 +277,11 @@ def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
         message = f"the reader speaks protocol {hello.protocol}, this is {PROTOCOL}"
         raise ProtocolError(message)
     return hello
+
+
+def _layout(hello: Hello) -> Layout:
+    try:
+        return laid_out(hello.slots, hello.size)
+    except ValueError as impossible:
+        message = f"the reader said that {impossible}"
+        raise ProtocolError(message) from impossible
