@@ -7,9 +7,8 @@ Two processes. The one that is to take over owns the memory:
     with Reader("GPU-e9c863cf-…", size=2**30, link="/run/user/1000/spare/socket", on_death=take_over) as reader:
         reader.wait()
 
-`take_over(version)` is called on the reader's thread when the writer has died: version.number, .pointer, .size.
-
-A version has a `number`, a `pointer` and a `size`. The one that may die publishes:
+`take_over(version)` is called on the reader's thread when the writer has died; a version has a `number`, a `pointer`
+and a `size`. The one that may die publishes:
 
     from warmspare.replica import Writer
 
