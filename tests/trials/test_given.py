@@ -15,7 +15,7 @@ from warmspare.model.snapshot import Reader
 from warmspare.probes.gpu import GpuMemory, GpuProcesses, PcieLink
 from warmspare.trials.api import NotTried
 from warmspare.trials.best_pair import BestPair
-from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, in_the_way
+from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, Peers, in_the_way
 from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.peer_gather import Hub
 
@@ -61,6 +61,12 @@ def test_all_gpus_of_a_host_or_the_reason_why_not() -> None:
     with pytest.raises(NotTried) as reason:
         Gpus.of(host("vm-container-no-gpu"), "host")
     assert reason.value.cause is Cause.SKIPPED
+
+
+def test_what_takes_two_gpus_is_not_tried_with_one() -> None:
+    assert len(Peers.of(host("h200-x2"), "host").gpus) == 2
+    with pytest.raises(NotTried, match="it takes two GPUs"):
+        Peers.of(host("h100"), "host")
 
 
 def test_all_to_one_takes_those_that_were_seen_to_copy() -> None:

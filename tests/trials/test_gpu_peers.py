@@ -20,7 +20,7 @@ from warmspare import catalogue
 from warmspare.model.facts import HOST, Known, Outcome, Readings, known
 from warmspare.probes.gpu import GpuIdentity
 from warmspare.probes.gpus import PAIR
-from warmspare.trials.given import Gpus, Pair
+from warmspare.trials.given import Pair, Peers
 from warmspare.trials.run import run
 from worlds import TOOL
 
@@ -73,7 +73,7 @@ def test_every_pair_copies_at_the_speed_of_its_links_and_steadily(readings: Read
 
 def test_the_all_reduce_is_right_and_steady(readings: Readings) -> None:
     pairs(readings)
-    sums = [tried("nccl_allreduce", Gpus.of(readings, HOST)) for _ in range(RUNS)]
+    sums = [tried("nccl_allreduce", Peers.of(readings, HOST)) for _ in range(RUNS)]
     assert is_steady([one.busbw_gb_per_s for one in sums])
     for one in sums:
         assert one.transport.startswith("P2P")

@@ -17,7 +17,7 @@ from warmspare.host import engine_nccl
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials import nccl_allreduce as module
 from warmspare.trials.api import NotTried, Steps, at_place
-from warmspare.trials.given import Gpu, Gpus
+from warmspare.trials.given import Gpu, Peers
 from warmspare.trials.nccl_allreduce import NcclAllreduce
 from warmspare.trials.ranks import RanksProcess
 from warmspare.trials.run import run
@@ -34,8 +34,8 @@ SMALL = "memory gpu*: gives 128"
 Try = Callable[..., NcclAllreduce | Absent]
 
 
-def gpus(*numbers: int) -> Gpus:
-    return Gpus(
+def gpus(*numbers: int) -> Peers:
+    return Peers(
         gpus=tuple(
             Gpu(
                 subject=f"gpu{n}", id=UUIDS[n], nvml=n, pcie_gb_per_s=None, nvlink_gb_per_s=None, numa_nodes=(),
@@ -63,7 +63,7 @@ def tried(drivers: Drivers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def attempt(
-        *plan: str, given: Gpus = TWO, deadline_s: float = 100, nccl: int | None = NOW
+        *plan: str, given: Peers = TWO, deadline_s: float = 100, nccl: int | None = NOW
     ) -> NcclAllreduce | Absent:
         for name, value in drivers.world(tmp_path.name, *plan, SMALL, nccl=nccl).items():
             monkeypatch.setenv(name, value)
@@ -178,7 +178,7 @@ def test_with_p2p_off_it_may_be_the_one_that_breaks(tried: Try) -> None:
 
 
 def test_a_contrast_that_we_could_not_try_says_nothing_of_nccl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def attempt(_steps: Steps, _given: Gpus, _library: str, variant: module.Variant) -> None:
+    def attempt(_steps: Steps, _given: Peers, _library: str, variant: module.Variant) -> None:
         if variant.added:
             raise NotTried(Cause.SKIPPED, "no more than 0 MiB may be taken of each GPU twice")
 
@@ -230,10 +230,6 @@ def test_the_library_that_vllm_is_told_to_take_goes_first(
 )  # fmt: skip
 def test_before_nccl_nothing_is_a_fact(tried: Try, plan: str, cause: Cause, detail: str) -> None:
     assert tried(plan) == Absent(cause=cause, detail=detail)
-
-
-def test_without_a_second_gpu_nothing_is_tried(tried: Try) -> None:
-    assert tried(given=gpus(0)) == Absent(cause=Cause.SKIPPED, detail="an all-reduce needs two GPUs, and there is one")
 
 
 def test_where_there_is_no_nccl_the_user_is_told_how_to_get_one(tried: Try) -> None:

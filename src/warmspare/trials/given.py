@@ -118,6 +118,22 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
         return cls(gpus=found)
 
 
+class Peers(Gpus, frozen=True, kw_only=True):
+    """All GPUs of a host that has several."""
+
+    @classmethod
+    def of(cls, readings: Readings, _subject: str) -> Self:
+        """All that are there.
+
+        Raises:
+            NotTried: there is one, or none.
+        """
+        found = super().of(readings, _subject)
+        if len(found.gpus) < 2:  # noqa: PLR2004 # several
+            raise NotTried(Cause.SKIPPED, "it takes two GPUs, and there is one")
+        return found
+
+
 class Given(Protocol):
     """What any of them has."""
 

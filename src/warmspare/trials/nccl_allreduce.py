@@ -17,7 +17,7 @@ from warmspare.model import nccl_log
 from warmspare.model.facts import Cause, Count, GbPerS, Outcome, Proof, Seconds, Text
 from warmspare.trials.api import LeverFailed, NotTried, Steps, trial
 from warmspare.trials.collective import MIB
-from warmspare.trials.given import Gpus
+from warmspare.trials.given import Peers
 from warmspare.trials.ranks import RanksProcess
 
 SIZES_MIB: Final = (1, 32, 256, 1024)
@@ -27,7 +27,6 @@ BUDGET_S: Final = 1.5
 CONTRAST_BUDGET_S: Final = 0.6
 LONGEST_S: Final = 0.5
 """A size is left out where one all-reduce of it would take longer: over a slow network it proves no more."""
-TWO: Final = 2
 NO_LIBRARY: Final = "no NCCL library was found: install torch, or your distribution's libnccl2"
 LOG: Final = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,GRAPH,P2P,SHM,NET,NVLS,TUNING"}
 P2P_OFF: Final = {"NCCL_P2P_DISABLE": "1"}
@@ -90,10 +89,8 @@ class Variant(msgspec.Struct, kw_only=True):
     touches="a twentieth of the free memory of every GPU, and what NCCL takes itself, in two processes of its own",
     quick=True,
 )
-def nccl_allreduce(steps: Steps, given: Gpus) -> NcclAllreduce:
+def nccl_allreduce(steps: Steps, given: Peers) -> NcclAllreduce:
     """Every GPU must have the exact sum, whatever the speed."""
-    if len(given.gpus) < TWO:
-        raise NotTried(Cause.SKIPPED, "an all-reduce needs two GPUs, and there is one")
     library = steps.prepare("find NCCL", engine_nccl.find, os.environ)
     if library is None:
         raise NotTried(Cause.SKIPPED, NO_LIBRARY)
@@ -122,7 +119,7 @@ def nccl_allreduce(steps: Steps, given: Gpus) -> NcclAllreduce:
     )
 
 
-def _try(steps: Steps, given: Gpus, library: str, variant: Variant) -> None:
+def _try(steps: Steps, given: Peers, library: str, variant: Variant) -> None:
     """Carry it out, and keep what was seen: a failing lever ends this variant, not the trial.
 
     Raises:
