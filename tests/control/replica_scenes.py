@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -25,7 +26,7 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
-from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, Version, Writer, wire
+from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, ReplicaError, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
 from warmspare.control.replica.slots import ReaderSlots, Sealed, Slot
 from warmspare.trials.takeover_plants import sees_torn
@@ -461,6 +462,42 @@ def a_reader_that_lags_is_waited_for() -> None:
         assert writer.flush(PATIENCE_S) == 4
 
 
+def nobody_waits_behind_one_who_waits() -> None:
+    """While a thread waits for a slot, another drops a version at once, and a close ends the waiting."""
+    with being_read() as (writer, state, child):
+        writer.publish(state)
+        writer.flush(PATIENCE_S)
+        child.send_signal(signal.SIGSTOP)
+        assert [writer.publish(state, wait=False) for _ in range(3)] == [2, 3, None]
+        got: list[int | None] = []
+        waits = threading.Thread(target=lambda: got.append(writer.publish(state, timeout_s=PATIENCE_S)))
+        waits.start()
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            assert writer.publish(state, wait=False) is None
+        assert waits.is_alive()  # or it was waited for
+        child.send_signal(signal.SIGCONT)
+        waits.join(PATIENCE_S)
+        assert got == [4]
+        child.send_signal(signal.SIGSTOP)
+        failed: list[str] = []
+
+        def fill() -> None:
+            try:
+                while True:
+                    writer.publish(state, timeout_s=PATIENCE_S)
+            except ReplicaError as error:
+                failed.append(str(error))
+
+        fills = threading.Thread(target=fill)
+        fills.start()
+        while writer.publish(state, wait=False):
+            pass
+        writer.close()
+        fills.join(PATIENCE_S)
+        assert failed == ["the writer is closed"]
+
+
 def what_cannot_be_published_is_refused() -> None:
     """Sizes and pointers that are not of whole words, or of too many."""
     with being_read() as (writer, state, _):
@@ -626,6 +663,7 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         held_versions_stay,
         a_reader_that_dies_harms_nobody,
         a_reader_that_lags_is_waited_for,
+        nobody_waits_behind_one_who_waits,
         what_cannot_be_published_is_refused,
         a_refused_copy_costs_no_slot,
         what_is_not_there_is_refused,

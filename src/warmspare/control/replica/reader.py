@@ -201,7 +201,7 @@ class Reader:
             watched = [fd for fd in (self._stop, spoken.fileno(), self._gone) if fd is not None]
             ready = process.ready(watched, None)
             if self._stop in ready:
-                spoken.send(Goodbye())
+                self._say(spoken, Goodbye())
                 return None
             if spoken.fileno() in ready:
                 messages = spoken.receive()

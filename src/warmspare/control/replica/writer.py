@@ -145,7 +145,7 @@ class Writer:
             message = f"{size} bytes at {pointer:#x}: 8-byte words are kept, at most {self.layout.size} bytes of them"
             raise ValueError(message)
         with self._publishing:
-            self._hear(0.0)
+            self._hear()
             if self._slots.is_full and not wait:
                 return None
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
@@ -228,24 +228,30 @@ class Writer:
             raise ReaderGone(GONE) from closed
 
     def _hear_until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+        """Wait with the lock let go, so that others may publish what needs no waiting, or close."""
         deadline = time.monotonic() + timeout_s
-        self._hear(0.0)
+        self._hear()
         while not done():
             left = deadline - time.monotonic()
             if left <= 0:
                 message = f"{otherwise} within {timeout_s:g} s"
                 raise TimeoutError(message)
-            self._hear(min(left, LOOK_AGAIN_S))
+            descriptor = self._wire.fileno()
+            self._publishing.release()
+            try:
+                process.ready([descriptor], min(left, LOOK_AGAIN_S))
+            finally:
+                self._publishing.acquire()
+            self._hear()
 
-    def _hear(self, timeout_s: float) -> None:
-        """Take in what the reader has said by now, or says first within the time."""
+    def _hear(self) -> None:
+        """Take in what the reader has said by now. The lock is held: one thread at a time receives."""
         if self._closed:
             raise ReplicaError(CLOSED)
         try:
-            while not self._failure and process.ready([self._wire.fileno()], timeout_s):
+            while not self._failure and process.ready([self._wire.fileno()], 0.0):
                 for message in self._wire.receive():
                     self._heed(message)
-                timeout_s = 0.0
         except Closed:
             self._failure = ReaderGone(GONE)
         except ProtocolError as failure:
