@@ -366,6 +366,41 @@ def what_cannot_be_verified_is_not_taken_over() -> None:
         assert "700" in ended.problem
 
 
+def idle(link: str) -> None:
+    """A writer that publishes nothing more, and says what is mapped of the reader's when a line comes."""
+    with Writer(A, link) as writer:
+        writer.publish(writer.context.allocate(SIZE).pointer)
+        for _ in sys.stdin:
+            os.write(1, f"{Path('/proc/self/maps').read_text().count('stand-in-gpu')}\n".encode())
+
+
+def the_memory_is_let_go_before_it_is_freed() -> None:
+    """A reader that is closed while its writer lives, and says nothing, waits until that has unmapped the memory."""
+    with played("idle") as (reader, _, child):
+        assert child.stdin
+        assert child.stdout
+        while not reader.newest():
+            assert reader.wait(0.005) is None
+        counts = []
+        for is_closed in (False, True):
+            if is_closed:
+                reader.close()
+            child.stdin.write("\n")
+            child.stdin.flush()
+            counts.append(int(child.stdout.readline()))
+        assert counts[1] == counts[0] - 1, counts
+
+
+def a_stopped_writer_is_not_waited_for_long() -> None:
+    """A writer that cannot hear the goodbye delays the close, and no more."""
+    with played("idle") as (reader, _, child):
+        while not reader.newest():
+            assert reader.wait(0.005) is None
+        child.send_signal(signal.SIGSTOP)
+        reader.close()
+        assert child.poll() is None
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -611,6 +646,7 @@ def what_a_writer_must_not_say() -> None:
             far.sendall(words)
             ended = reader.wait(PATIENCE_S)
             assert ended, words
+            far.close()
             assert (ended.how, ended.version) == ("broken", None), (words, ended)
             assert ProtocolError.__name__ in ended.problem, ended
 
@@ -640,7 +676,15 @@ def nothing_is_left() -> None:
         assert threading.active_count() == 2
 
 
-ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty, "forgetful": forgetful, "broken": broken}
+ROLES: Final = {
+    "write": write,
+    "fork": fork,
+    "read": read,
+    "hasty": hasty,
+    "forgetful": forgetful,
+    "broken": broken,
+    "idle": idle,
+}
 SCENES: Final[dict[str, Callable[[], None]]] = {
     scene.__name__: scene
     for scene in (
@@ -658,6 +702,8 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_callback_that_raises_breaks,
         on_death_may_wait,
         what_cannot_be_verified_is_not_taken_over,
+        the_memory_is_let_go_before_it_is_freed,
+        a_stopped_writer_is_not_waited_for_long,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,

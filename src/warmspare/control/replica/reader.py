@@ -34,6 +34,8 @@ from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 SLOTS: Final = 3
+PARTING_S: Final = 2.0
+"""How long the memory is kept for a writer that still has it open."""
 _TAG_BITS: Final = 63
 V = TypeVar("V", Version, "Version | None")
 
@@ -162,14 +164,32 @@ class Reader:
         except (CudaError, ReplicaError, OSError) as error:
             now = time.monotonic()
             self.ended = Ended("broken", self._found, now, now, problem=f"{type(error).__name__}: {error}")
-        if self._wire:
+        is_dead = self.ended is not None and self.ended.how == "died"
+        if self._wire and (is_dead or (self.ended and self.ended.how == "closed")):
             self._wire.close()
-        if self.ended and self.ended.how == "died":
+        if self.ended and is_dead:
             try:
                 _tell(self._on_death, self.ended.version)
             except CallbackError as error:
                 self.ended = self.ended._replace(how="broken", problem=str(error))
         self._over.set()
+        if is_dead:
+            self.writer_is_gone(PARTING_S)
+        elif self._wire and (self.ended is None or self.ended.how == "broken"):
+            self._part(self._wire)
+            self._wire.close()
+
+    def _part(self, spoken: wire.Wire) -> None:
+        """Say goodbye, and wait until the writer has let go of the memory: it is freed next."""
+        self._say(spoken, Goodbye())
+        deadline = time.monotonic() + PARTING_S
+        watched = [fd for fd in (spoken.fileno(), self._gone) if fd is not None]
+        with contextlib.suppress(Closed, ProtocolError):
+            while self._is_open:
+                ready = process.ready(watched, max(0.0, deadline - time.monotonic()))
+                if spoken.fileno() not in ready:
+                    return
+                spoken.receive()
 
     def _session(self) -> Ended | None:
         """Serve one writer to its end; None if this side is closed first."""
@@ -201,7 +221,6 @@ class Reader:
             watched = [fd for fd in (self._stop, spoken.fileno(), self._gone) if fd is not None]
             ready = process.ready(watched, None)
             if self._stop in ready:
-                self._say(spoken, Goodbye())
                 return None
             if spoken.fileno() in ready:
                 messages = spoken.receive()
@@ -218,7 +237,7 @@ class Reader:
             match message:
                 case Ready(protocol=protocol) if protocol == PROTOCOL and not self._is_open:
                     self._is_open = True
-                    if spoken.peer_pid:
+                    if spoken.peer_pid and spoken.peer_pid != os.getpid():
                         self._gone = self._undo.enter_context(process.holding(spoken.peer_pid))
                 case News(version=version, slot=slot, published_ns=published_ns) if self._is_open:
                     with self._lock:

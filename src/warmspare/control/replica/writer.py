@@ -11,11 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from warmspare.control import cuda_abi as abi
 from warmspare.control import process
 from warmspare.control.cuda import Context, Driver, Event, Stream
 from warmspare.control.cuda_driver import CudaError
-from warmspare.control.kernels import Kernels, Seal
 from warmspare.control.replica import wire
 from warmspare.control.replica.errors import ProtocolError, ReaderGone, ReplicaError
 from warmspare.control.replica.messages import (
@@ -29,7 +27,8 @@ from warmspare.control.replica.messages import (
     Ready,
     Released,
 )
-from warmspare.control.replica.slots import WORD_BYTES, Layout, Slot, WriterSlots, laid_out
+from warmspare.control.replica.opened import Opened
+from warmspare.control.replica.slots import WORD_BYTES, Layout, WriterSlots, laid_out
 from warmspare.control.replica.source import be_own
 from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
@@ -75,28 +74,21 @@ class Writer:
             hello = _hello(self._wire, timeout_s)
             self.layout = _layout(hello)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
-            self._tag = hello.tag
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
             here.enter_context(self.context.visited())
-            self._kernels = Kernels(self.context)
-            undo.freeing(self._kernels.close)
-            self._replica = self.context.open_shared(hello.handle, self.layout.total)
-            undo.freeing(self._replica.close)
-            self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
-            undo.freeing(self._sums.free)
-            once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
-            self._passed: list[Event] = []
-            for _ in range(self.layout.slots):
-                self._passed.append(self.context.event(once))
-                undo.freeing(self._passed[-1].close)
+            self._opened = Opened(self.context, self.layout, hello)
+            undo.freeing(self._opened.close)
+            self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, self._stop)
             # Only now, when all of the driver's descriptors are open.
             self._wire.be_closed_early()
             undo.callback(self._wire.close)
             self._send(Ready(PROTOCOL))
             self._undo = undo.pop_all()
         self._slots = WriterSlots(self.layout.slots)
-        self._publishing = threading.Lock()
+        self._publishing = threading.Condition()
+        self._is_parting = False
         self._marking = threading.Lock()
         self._failure: ReplicaError | CudaError | None = None
         self._settled = 0
@@ -106,6 +98,8 @@ class Writer:
         """The last version queued, the last known to be whole on the other GPU, the last that the reader accepted."""
         self._teller = threading.Thread(target=self._tell, name="warmspare-replica-writer", daemon=True)
         self._teller.start()
+        self._listener = threading.Thread(target=self._listen, name="warmspare-replica-listener", daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> Self:
         """Use it until the block ends."""
@@ -151,10 +145,9 @@ class Writer:
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
             with self.context.visited():
                 be_own(self.context, pointer, size)
-                taken = self._queued(pointer, size, Stream(self.context, stream) if isinstance(stream, int) else stream)
-            self._queue.put(_Queued(*taken, self._passed[taken.slot], published_ns))
-            self.published = taken.version
-            return taken.version
+                at = Stream(self.context, stream) if isinstance(stream, int) else stream
+                self.published = self._queued(pointer, size, at, published_ns)
+            return self.published
 
     def flush(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait until all that was published is settled by the reader; returns the version that it holds then.
@@ -179,35 +172,35 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
-            self._queue.put(None)
-            self._teller.join()
+            self._publishing.notify_all()
+        os.eventfd_write(self._stop, 1)
+        self._listener.join()
+        self._let_pass()
+        with self.context.visited(), self._undo:
             if in_peace:
-                with contextlib.suppress(Closed):
-                    self._wire.send(Goodbye())
-            with self.context.visited():
-                self._undo.close()
+                try:
+                    self._opened.unmap()
+                finally:  # the reader may free its memory when it hears this
+                    with contextlib.suppress(Closed):
+                        self._wire.send(Goodbye())
 
-    def _queued(self, pointer: int, size: int, at: Stream | None) -> Slot:
+    def _let_pass(self) -> None:
+        """Wait until all that is queued has passed, and is told of."""
+        self._queue.put(None)
+        self._teller.join()
+
+    def _queued(self, pointer: int, size: int, at: Stream | None, published_ns: int) -> int:
         """Take a slot, and queue all that is to be done to it."""
         taken = self._slots.take()
         try:
-            self._queue_copy(taken, pointer, size, at)
-            self._passed[taken.slot].record(at)
+            passed = self._opened.queue(taken, pointer, size, at)
         except CudaError:
             # What was queued of it must have passed before the slot may be written again.
             (at or self.context).synchronize()
             self._slots.untaken(taken)
             raise
-        return taken
-
-    def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
-        """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
-        context, total = self.context, self._sums.pointer + taken.slot * WORD_BYTES
-        seal = self._replica.pointer + self.layout.seal(taken.slot)
-        self._kernels.seal(seal, Seal(0, 0, total, 0), at)
-        context.copy(self._replica.pointer + self.layout.state(taken.slot), pointer, size, at)
-        self._kernels.start_checksum(pointer, size, total, at)
-        self._kernels.seal(seal, Seal(taken.version, size, total, self._tag), at)
+        self._queue.put(_Queued(*taken, passed, published_ns))
+        return taken.version
 
     def _tell(self) -> None:
         """The thread that waits for each version to be whole, and says so: also when nobody publishes any more."""
@@ -220,6 +213,24 @@ class Writer:
                 self._send(News(queued.version, queued.slot, queued.published_ns))
             except (CudaError, ReaderGone) as failure:
                 self._failure = self._failure or failure
+
+    def _listen(self) -> None:
+        """The thread that hears the reader when nobody publishes: after its goodbye it waits to free the memory."""
+        descriptor = self._wire.fileno()
+        while self._stop not in process.ready([self._stop, descriptor], None):
+            with self._publishing:
+                try:
+                    self._hear()
+                except (ReplicaError, CudaError):
+                    break
+        if self._is_parting:
+            self._let_pass()
+            try:
+                self._opened.unmap()
+            except CudaError:  # a GPU that failed: whoever uses it next is told so, and the memory is not in use
+                pass
+            finally:
+                self._wire.close()
 
     def _send(self, message: Message) -> None:
         try:
@@ -236,12 +247,7 @@ class Writer:
             if left <= 0:
                 message = f"{otherwise} within {timeout_s:g} s"
                 raise TimeoutError(message)
-            descriptor = self._wire.fileno()
-            self._publishing.release()
-            try:
-                process.ready([descriptor], min(left, LOOK_AGAIN_S))
-            finally:
-                self._publishing.acquire()
+            self._publishing.wait(min(left, LOOK_AGAIN_S))
             self._hear()
 
     def _hear(self) -> None:
@@ -252,6 +258,7 @@ class Writer:
             while not self._failure and process.ready([self._wire.fileno()], 0.0):
                 for message in self._wire.receive():
                     self._heed(message)
+                self._publishing.notify_all()
         except Closed:
             self._failure = ReaderGone(GONE)
         except ProtocolError as failure:
@@ -267,6 +274,7 @@ class Writer:
                 with self._marking:
                     self._slots.released(version, slot)
             case Goodbye():
+                self._is_parting = True
                 raise Closed
             case _:
                 problem = f"the reader sent {type(message).__name__}"
