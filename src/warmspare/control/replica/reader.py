@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.replica import wire
-from warmspare.control.replica.errors import CallbackError, ProtocolError, Refused, ReplicaError, WriterGone
+from warmspare.control.replica.door import Door, part
+from warmspare.control.replica.errors import CallbackError, ProtocolError, ReplicaError, WriterGone
 from warmspare.control.replica.memory import Replica
 from warmspare.control.replica.messages import (
     MAGIC,
@@ -68,9 +68,7 @@ class Reader:
         layout = laid_out(slots, size)
         self._on_version, self._on_death = on_version, on_death
         with contextlib.ExitStack() as here, Undo() as undo:
-            self._connected = link if isinstance(link, socket.socket) else None
-            self._door = undo.enter_context(contextlib.ExitStack())
-            self._link = wire.opened(link, self._door)
+            self._door = Door(link, undo)
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
             here.enter_context(self.context.visited())
@@ -176,24 +174,12 @@ class Reader:
         if is_dead:
             self.writer_is_gone(PARTING_S)
         elif self._wire and (self.ended is None or self.ended.how == "broken"):
-            self._part(self._wire)
+            part(self._wire, self._gone, PARTING_S if self._is_open else 0.0)
             self._wire.close()
-
-    def _part(self, spoken: wire.Wire) -> None:
-        """Say goodbye, and wait until the writer has let go of the memory: it is freed next."""
-        self._say(spoken, Goodbye())
-        deadline = time.monotonic() + PARTING_S
-        watched = [fd for fd in (spoken.fileno(), self._gone) if fd is not None]
-        with contextlib.suppress(Closed, ProtocolError):
-            while self._is_open:
-                ready = process.ready(watched, max(0.0, deadline - time.monotonic()))
-                if spoken.fileno() not in ready:
-                    return
-                spoken.receive()
 
     def _session(self) -> Ended | None:
         """Serve one writer to its end; None if this side is closed first."""
-        self._wire = self._met()
+        self._wire = self._door.met(self._stop)
         if self._wire is None:
             return None
         try:
@@ -295,21 +281,6 @@ class Reader:
 
     def _version(self, slot: Slot, lag_s: float | None) -> Version:
         return Version(slot.version, self.replica.state(slot.slot), self._sizes[slot.slot], slot.slot, lag_s)
-
-    def _met(self) -> wire.Wire | None:
-        """A writer that is who it should be; None if this side is closed first."""
-        if self._connected:
-            return wire.Wire(self._connected, wants_pid=True)
-        while self._stop not in process.ready([self._stop, self._link.fileno()], None):
-            came, _ = self._link.accept()
-            try:
-                met = wire.Wire(came, wants_pid=True)
-            except Refused:  # somebody else's: the one that is awaited may still come
-                came.close()
-            else:
-                self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
-                return met
-        return None
 
 
 def _tell(callback: Callable[[V], None] | None, what: V) -> None:

@@ -15,20 +15,19 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver, Event, Stream
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.replica import wire
+from warmspare.control.replica.door import GONE, heard
 from warmspare.control.replica.errors import ProtocolError, ReaderGone, ReplicaError
 from warmspare.control.replica.messages import (
-    MAGIC,
     PROTOCOL,
     Accepted,
     Goodbye,
-    Hello,
     Message,
     News,
     Ready,
     Released,
 )
 from warmspare.control.replica.opened import Opened
-from warmspare.control.replica.slots import WORD_BYTES, Layout, WriterSlots, laid_out
+from warmspare.control.replica.slots import WORD_BYTES, WriterSlots
 from warmspare.control.replica.source import be_own
 from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
@@ -36,7 +35,6 @@ from warmspare.control.replica.wire import Closed
 PATIENCE_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.1
 """How often a wait for the reader looks whether the GPU has failed meanwhile."""
-GONE: Final = "the reader is gone"
 CLOSED: Final = "the writer is closed"
 
 
@@ -71,8 +69,7 @@ class Writer:
             connected = wire.connected(link, timeout_s)
             undo.callback(connected.close)
             self._wire = wire.Wire(connected)
-            hello = _hello(self._wire, timeout_s)
-            self.layout = _layout(hello)
+            hello, self.layout = heard(self._wire, timeout_s)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
@@ -280,22 +277,3 @@ class Writer:
                 problem = f"the reader sent {type(message).__name__}"
                 raise ProtocolError(problem)
         self._settled = max(self._settled, version)
-
-
-def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
-    try:
-        hello = spoken.first(Hello, timeout_s)
-    except Closed as closed:
-        raise ReaderGone(GONE) from closed
-    if (hello.magic, hello.protocol) != (MAGIC, PROTOCOL):
-        message = f"the reader speaks protocol {hello.protocol}, this is {PROTOCOL}"
-        raise ProtocolError(message)
-    return hello
-
-
-def _layout(hello: Hello) -> Layout:
-    try:
-        return laid_out(hello.slots, hello.size)
-    except ValueError as impossible:
-        message = f"the reader said that {impossible}"
-        raise ProtocolError(message) from impossible
