@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -25,7 +26,7 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.kernels import Kernels
-from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, Version, Writer, wire
+from warmspare.control.replica import Ended, ProtocolError, Reader, ReaderGone, ReplicaError, Version, Writer, wire
 from warmspare.control.replica.messages import Accepted, Goodbye, News, Ready, encoded
 from warmspare.control.replica.slots import ReaderSlots, Sealed, Slot
 from warmspare.trials.takeover_plants import sees_torn
@@ -365,6 +366,41 @@ def what_cannot_be_verified_is_not_taken_over() -> None:
         assert "700" in ended.problem
 
 
+def idle(link: str) -> None:
+    """A writer that publishes nothing more, and says what is mapped of the reader's when a line comes."""
+    with Writer(A, link) as writer:
+        writer.publish(writer.context.allocate(SIZE).pointer)
+        for _ in sys.stdin:
+            os.write(1, f"{Path('/proc/self/maps').read_text().count('stand-in-gpu')}\n".encode())
+
+
+def the_memory_is_let_go_before_it_is_freed() -> None:
+    """A reader that is closed while its writer lives, and says nothing, waits until that has unmapped the memory."""
+    with played("idle") as (reader, _, child):
+        assert child.stdin
+        assert child.stdout
+        while not reader.newest():
+            assert reader.wait(0.005) is None
+        counts = []
+        for is_closed in (False, True):
+            if is_closed:
+                reader.close()
+            child.stdin.write("\n")
+            child.stdin.flush()
+            counts.append(int(child.stdout.readline()))
+        assert counts[1] == counts[0] - 1, counts
+
+
+def a_stopped_writer_is_not_waited_for_long() -> None:
+    """A writer that cannot hear the goodbye delays the close, and no more."""
+    with played("idle") as (reader, _, child):
+        while not reader.newest():
+            assert reader.wait(0.005) is None
+        child.send_signal(signal.SIGSTOP)
+        reader.close()
+        assert child.poll() is None
+
+
 def death_is_told_once() -> None:
     """The callback has the version that was taken over, once."""
     with played("write") as (reader, seen, child):
@@ -459,6 +495,42 @@ def a_reader_that_lags_is_waited_for() -> None:
             child.send_signal(signal.SIGCONT)
         assert writer.publish(state, timeout_s=PATIENCE_S) == 4
         assert writer.flush(PATIENCE_S) == 4
+
+
+def nobody_waits_behind_one_who_waits() -> None:
+    """While a thread waits for a slot, another drops a version at once, and a close ends the waiting."""
+    with being_read() as (writer, state, child):
+        writer.publish(state)
+        writer.flush(PATIENCE_S)
+        child.send_signal(signal.SIGSTOP)
+        assert [writer.publish(state, wait=False) for _ in range(3)] == [2, 3, None]
+        got: list[int | None] = []
+        waits = threading.Thread(target=lambda: got.append(writer.publish(state, timeout_s=PATIENCE_S)))
+        waits.start()
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            assert writer.publish(state, wait=False) is None
+        assert waits.is_alive()  # or it was waited for
+        child.send_signal(signal.SIGCONT)
+        waits.join(PATIENCE_S)
+        assert got == [4]
+        child.send_signal(signal.SIGSTOP)
+        failed: list[str] = []
+
+        def fill() -> None:
+            try:
+                while True:
+                    writer.publish(state, timeout_s=PATIENCE_S)
+            except ReplicaError as error:
+                failed.append(str(error))
+
+        fills = threading.Thread(target=fill)
+        fills.start()
+        while writer.publish(state, wait=False):
+            pass
+        writer.close()
+        fills.join(PATIENCE_S)
+        assert failed == ["the writer is closed"]
 
 
 def what_cannot_be_published_is_refused() -> None:
@@ -574,6 +646,7 @@ def what_a_writer_must_not_say() -> None:
             far.sendall(words)
             ended = reader.wait(PATIENCE_S)
             assert ended, words
+            far.close()
             assert (ended.how, ended.version) == ("broken", None), (words, ended)
             assert ProtocolError.__name__ in ended.problem, ended
 
@@ -603,7 +676,15 @@ def nothing_is_left() -> None:
         assert threading.active_count() == 2
 
 
-ROLES: Final = {"write": write, "fork": fork, "read": read, "hasty": hasty, "forgetful": forgetful, "broken": broken}
+ROLES: Final = {
+    "write": write,
+    "fork": fork,
+    "read": read,
+    "hasty": hasty,
+    "forgetful": forgetful,
+    "broken": broken,
+    "idle": idle,
+}
 SCENES: Final[dict[str, Callable[[], None]]] = {
     scene.__name__: scene
     for scene in (
@@ -621,11 +702,14 @@ SCENES: Final[dict[str, Callable[[], None]]] = {
         a_callback_that_raises_breaks,
         on_death_may_wait,
         what_cannot_be_verified_is_not_taken_over,
+        the_memory_is_let_go_before_it_is_freed,
+        a_stopped_writer_is_not_waited_for_long,
         death_is_told_once,
         a_child_holds_the_socket,
         held_versions_stay,
         a_reader_that_dies_harms_nobody,
         a_reader_that_lags_is_waited_for,
+        nobody_waits_behind_one_who_waits,
         what_cannot_be_published_is_refused,
         a_refused_copy_costs_no_slot,
         what_is_not_there_is_refused,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from warmspare.control import process
 from warmspare.control.cuda import Context, Driver
 from warmspare.control.cuda_driver import CudaError
 from warmspare.control.replica import wire
-from warmspare.control.replica.errors import CallbackError, ProtocolError, Refused, ReplicaError, WriterGone
+from warmspare.control.replica.door import Door, part
+from warmspare.control.replica.errors import CallbackError, ProtocolError, ReplicaError, WriterGone
 from warmspare.control.replica.memory import Replica
 from warmspare.control.replica.messages import (
     MAGIC,
@@ -34,6 +34,8 @@ from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
 
 SLOTS: Final = 3
+PARTING_S: Final = 2.0
+"""How long the memory is kept for a writer that still has it open."""
 _TAG_BITS: Final = 63
 V = TypeVar("V", Version, "Version | None")
 
@@ -66,9 +68,7 @@ class Reader:
         layout = laid_out(slots, size)
         self._on_version, self._on_death = on_version, on_death
         with contextlib.ExitStack() as here, Undo() as undo:
-            self._connected = link if isinstance(link, socket.socket) else None
-            self._door = undo.enter_context(contextlib.ExitStack())
-            self._link = wire.opened(link, self._door)
+            self._door = Door(link, undo)
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
             here.enter_context(self.context.visited())
@@ -162,18 +162,24 @@ class Reader:
         except (CudaError, ReplicaError, OSError) as error:
             now = time.monotonic()
             self.ended = Ended("broken", self._found, now, now, problem=f"{type(error).__name__}: {error}")
-        if self._wire:
+        is_dead = self.ended is not None and self.ended.how == "died"
+        if self._wire and (is_dead or (self.ended and self.ended.how == "closed")):
             self._wire.close()
-        if self.ended and self.ended.how == "died":
+        if self.ended and is_dead:
             try:
                 _tell(self._on_death, self.ended.version)
             except CallbackError as error:
                 self.ended = self.ended._replace(how="broken", problem=str(error))
         self._over.set()
+        if is_dead:
+            self.writer_is_gone(PARTING_S)
+        elif self._wire and (self.ended is None or self.ended.how == "broken"):
+            part(self._wire, self._gone, PARTING_S if self._is_open else 0.0)
+            self._wire.close()
 
     def _session(self) -> Ended | None:
         """Serve one writer to its end; None if this side is closed first."""
-        self._wire = self._met()
+        self._wire = self._door.met(self._stop)
         if self._wire is None:
             return None
         try:
@@ -201,7 +207,6 @@ class Reader:
             watched = [fd for fd in (self._stop, spoken.fileno(), self._gone) if fd is not None]
             ready = process.ready(watched, None)
             if self._stop in ready:
-                spoken.send(Goodbye())
                 return None
             if spoken.fileno() in ready:
                 messages = spoken.receive()
@@ -218,7 +223,7 @@ class Reader:
             match message:
                 case Ready(protocol=protocol) if protocol == PROTOCOL and not self._is_open:
                     self._is_open = True
-                    if spoken.peer_pid:
+                    if spoken.peer_pid and spoken.peer_pid != os.getpid():
                         self._gone = self._undo.enter_context(process.holding(spoken.peer_pid))
                 case News(version=version, slot=slot, published_ns=published_ns) if self._is_open:
                     with self._lock:
@@ -276,21 +281,6 @@ class Reader:
 
     def _version(self, slot: Slot, lag_s: float | None) -> Version:
         return Version(slot.version, self.replica.state(slot.slot), self._sizes[slot.slot], slot.slot, lag_s)
-
-    def _met(self) -> wire.Wire | None:
-        """A writer that is who it should be; None if this side is closed first."""
-        if self._connected:
-            return wire.Wire(self._connected, wants_pid=True)
-        while self._stop not in process.ready([self._stop, self._link.fileno()], None):
-            came, _ = self._link.accept()
-            try:
-                met = wire.Wire(came, wants_pid=True)
-            except Refused:  # somebody else's: the one that is awaited may still come
-                came.close()
-            else:
-                self._door.close()  # nobody else shall wait to be heard, and the next reader may have the name
-                return met
-        return None
 
 
 def _tell(callback: Callable[[V], None] | None, what: V) -> None:

@@ -11,25 +11,23 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from warmspare.control import cuda_abi as abi
 from warmspare.control import process
 from warmspare.control.cuda import Context, Driver, Event, Stream
 from warmspare.control.cuda_driver import CudaError
-from warmspare.control.kernels import Kernels, Seal
 from warmspare.control.replica import wire
+from warmspare.control.replica.door import GONE, heard
 from warmspare.control.replica.errors import ProtocolError, ReaderGone, ReplicaError
 from warmspare.control.replica.messages import (
-    MAGIC,
     PROTOCOL,
     Accepted,
     Goodbye,
-    Hello,
     Message,
     News,
     Ready,
     Released,
 )
-from warmspare.control.replica.slots import WORD_BYTES, Layout, Slot, WriterSlots, laid_out
+from warmspare.control.replica.opened import Opened
+from warmspare.control.replica.slots import WORD_BYTES, WriterSlots
 from warmspare.control.replica.source import be_own
 from warmspare.control.replica.undo import Undo
 from warmspare.control.replica.wire import Closed
@@ -37,7 +35,6 @@ from warmspare.control.replica.wire import Closed
 PATIENCE_S: Final = 10.0
 LOOK_AGAIN_S: Final = 0.1
 """How often a wait for the reader looks whether the GPU has failed meanwhile."""
-GONE: Final = "the reader is gone"
 CLOSED: Final = "the writer is closed"
 
 
@@ -72,31 +69,23 @@ class Writer:
             connected = wire.connected(link, timeout_s)
             undo.callback(connected.close)
             self._wire = wire.Wire(connected)
-            hello = _hello(self._wire, timeout_s)
-            self.layout = _layout(hello)
+            hello, self.layout = heard(self._wire, timeout_s)
             self.reader_gpu = hello.gpu.rstrip(b"\0").decode("ascii", "replace")
-            self._tag = hello.tag
             self.context = Context(Driver().device(gpu))
             undo.freeing(self.context.release)
             here.enter_context(self.context.visited())
-            self._kernels = Kernels(self.context)
-            undo.freeing(self._kernels.close)
-            self._replica = self.context.open_shared(hello.handle, self.layout.total)
-            undo.freeing(self._replica.close)
-            self._sums = self.context.allocate(self.layout.slots * WORD_BYTES)
-            undo.freeing(self._sums.free)
-            once = abi.EVENT_BLOCKING_SYNC | abi.EVENT_DISABLE_TIMING  # a wait must not burn one of the engine's cores
-            self._passed: list[Event] = []
-            for _ in range(self.layout.slots):
-                self._passed.append(self.context.event(once))
-                undo.freeing(self._passed[-1].close)
+            self._opened = Opened(self.context, self.layout, hello)
+            undo.freeing(self._opened.close)
+            self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, self._stop)
             # Only now, when all of the driver's descriptors are open.
             self._wire.be_closed_early()
             undo.callback(self._wire.close)
             self._send(Ready(PROTOCOL))
             self._undo = undo.pop_all()
         self._slots = WriterSlots(self.layout.slots)
-        self._publishing = threading.Lock()
+        self._publishing = threading.Condition()
+        self._is_parting = False
         self._marking = threading.Lock()
         self._failure: ReplicaError | CudaError | None = None
         self._settled = 0
@@ -106,6 +95,8 @@ class Writer:
         """The last version queued, the last known to be whole on the other GPU, the last that the reader accepted."""
         self._teller = threading.Thread(target=self._tell, name="warmspare-replica-writer", daemon=True)
         self._teller.start()
+        self._listener = threading.Thread(target=self._listen, name="warmspare-replica-listener", daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> Self:
         """Use it until the block ends."""
@@ -145,16 +136,15 @@ class Writer:
             message = f"{size} bytes at {pointer:#x}: 8-byte words are kept, at most {self.layout.size} bytes of them"
             raise ValueError(message)
         with self._publishing:
-            self._hear(0.0)
+            self._hear()
             if self._slots.is_full and not wait:
                 return None
             self._hear_until(lambda: not self._slots.is_full, timeout_s, "no slot was released")
             with self.context.visited():
                 be_own(self.context, pointer, size)
-                taken = self._queued(pointer, size, Stream(self.context, stream) if isinstance(stream, int) else stream)
-            self._queue.put(_Queued(*taken, self._passed[taken.slot], published_ns))
-            self.published = taken.version
-            return taken.version
+                at = Stream(self.context, stream) if isinstance(stream, int) else stream
+                self.published = self._queued(pointer, size, at, published_ns)
+            return self.published
 
     def flush(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait until all that was published is settled by the reader; returns the version that it holds then.
@@ -179,35 +169,35 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
-            self._queue.put(None)
-            self._teller.join()
+            self._publishing.notify_all()
+        os.eventfd_write(self._stop, 1)
+        self._listener.join()
+        self._let_pass()
+        with self.context.visited(), self._undo:
             if in_peace:
-                with contextlib.suppress(Closed):
-                    self._wire.send(Goodbye())
-            with self.context.visited():
-                self._undo.close()
+                try:
+                    self._opened.unmap()
+                finally:  # the reader may free its memory when it hears this
+                    with contextlib.suppress(Closed):
+                        self._wire.send(Goodbye())
 
-    def _queued(self, pointer: int, size: int, at: Stream | None) -> Slot:
+    def _let_pass(self) -> None:
+        """Wait until all that is queued has passed, and is told of."""
+        self._queue.put(None)
+        self._teller.join()
+
+    def _queued(self, pointer: int, size: int, at: Stream | None, published_ns: int) -> int:
         """Take a slot, and queue all that is to be done to it."""
         taken = self._slots.take()
         try:
-            self._queue_copy(taken, pointer, size, at)
-            self._passed[taken.slot].record(at)
+            passed = self._opened.queue(taken, pointer, size, at)
         except CudaError:
             # What was queued of it must have passed before the slot may be written again.
             (at or self.context).synchronize()
             self._slots.untaken(taken)
             raise
-        return taken
-
-    def _queue_copy(self, taken: Slot, pointer: int, size: int, at: Stream | None) -> None:
-        """The seal off, the bytes over, and the seal on: each after the other, by the stream's own order."""
-        context, total = self.context, self._sums.pointer + taken.slot * WORD_BYTES
-        seal = self._replica.pointer + self.layout.seal(taken.slot)
-        self._kernels.seal(seal, Seal(0, 0, total, 0), at)
-        context.copy(self._replica.pointer + self.layout.state(taken.slot), pointer, size, at)
-        self._kernels.start_checksum(pointer, size, total, at)
-        self._kernels.seal(seal, Seal(taken.version, size, total, self._tag), at)
+        self._queue.put(_Queued(*taken, passed, published_ns))
+        return taken.version
 
     def _tell(self) -> None:
         """The thread that waits for each version to be whole, and says so: also when nobody publishes any more."""
@@ -221,6 +211,24 @@ class Writer:
             except (CudaError, ReaderGone) as failure:
                 self._failure = self._failure or failure
 
+    def _listen(self) -> None:
+        """The thread that hears the reader when nobody publishes: after its goodbye it waits to free the memory."""
+        descriptor = self._wire.fileno()
+        while self._stop not in process.ready([self._stop, descriptor], None):
+            with self._publishing:
+                try:
+                    self._hear()
+                except (ReplicaError, CudaError):
+                    break
+        if self._is_parting:
+            self._let_pass()
+            try:
+                self._opened.unmap()
+            except CudaError:  # a GPU that failed: whoever uses it next is told so, and the memory is not in use
+                pass
+            finally:
+                self._wire.close()
+
     def _send(self, message: Message) -> None:
         try:
             self._wire.send(message)
@@ -228,24 +236,26 @@ class Writer:
             raise ReaderGone(GONE) from closed
 
     def _hear_until(self, done: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+        """Wait with the lock let go, so that others may publish what needs no waiting, or close."""
         deadline = time.monotonic() + timeout_s
-        self._hear(0.0)
+        self._hear()
         while not done():
             left = deadline - time.monotonic()
             if left <= 0:
                 message = f"{otherwise} within {timeout_s:g} s"
                 raise TimeoutError(message)
-            self._hear(min(left, LOOK_AGAIN_S))
+            self._publishing.wait(min(left, LOOK_AGAIN_S))
+            self._hear()
 
-    def _hear(self, timeout_s: float) -> None:
-        """Take in what the reader has said by now, or says first within the time."""
+    def _hear(self) -> None:
+        """Take in what the reader has said by now. The lock is held: one thread at a time receives."""
         if self._closed:
             raise ReplicaError(CLOSED)
         try:
-            while not self._failure and process.ready([self._wire.fileno()], timeout_s):
+            while not self._failure and process.ready([self._wire.fileno()], 0.0):
                 for message in self._wire.receive():
                     self._heed(message)
-                timeout_s = 0.0
+                self._publishing.notify_all()
         except Closed:
             self._failure = ReaderGone(GONE)
         except ProtocolError as failure:
@@ -261,27 +271,9 @@ class Writer:
                 with self._marking:
                     self._slots.released(version, slot)
             case Goodbye():
+                self._is_parting = True
                 raise Closed
             case _:
                 problem = f"the reader sent {type(message).__name__}"
                 raise ProtocolError(problem)
         self._settled = max(self._settled, version)
-
-
-def _hello(spoken: wire.Wire, timeout_s: float) -> Hello:
-    try:
-        hello = spoken.first(Hello, timeout_s)
-    except Closed as closed:
-        raise ReaderGone(GONE) from closed
-    if (hello.magic, hello.protocol) != (MAGIC, PROTOCOL):
-        message = f"the reader speaks protocol {hello.protocol}, this is {PROTOCOL}"
-        raise ProtocolError(message)
-    return hello
-
-
-def _layout(hello: Hello) -> Layout:
-    try:
-        return laid_out(hello.slots, hello.size)
-    except ValueError as impossible:
-        message = f"the reader said that {impossible}"
-        raise ProtocolError(message) from impossible
