@@ -2,7 +2,7 @@
 // 5 to warm up, then 20 in one go, five times. It prints what nccl-tests prints last, the bus bandwidth in GB/s.
 //
 //     NCCL=$(python3 -c 'import nvidia.nccl as n; print(list(n.__path__)[0])')
-//     nvcc -O2 -I$NCCL/include benchmarks/reference/allreduce.cu $NCCL/lib/libnccl.so.2 -Xlinker -rpath=$NCCL/lib -o allreduce
+//     nvcc -O2 -I$NCCL/include benchmarks/reference/allreduce.cu -L$NCCL/lib -l:libnccl.so.2 -Xlinker -rpath=$NCCL/lib -o allreduce
 //     ./allreduce [MIB]
 
 #include <nccl.h>
