@@ -121,3 +121,12 @@ def test_without_a_pair_that_was_seen_to_copy_there_is_none() -> None:
     for readings in (host("h100"), plus(host("h200-x2"), COPIED, PAIR)):  # one way is not enough
         with pytest.raises(NotTried, match="no pair of GPUs has been seen to copy"):
             BestPair.of(readings, "host")
+
+
+def test_what_rests_on_an_earlier_proof_is_tried_after_it() -> None:
+    trials = catalogue.trials()
+    order = [trial.proof for trial in trials]
+    later = {trial.name: getattr(trial.given, "RESTS_ON", ()) for trial in trials}
+    assert {name for name, rests_on in later.items() if rests_on} == {"nixl_transfer", "peer_gather", "takeover"}
+    for trial in trials:
+        assert all(order.index(proof) < order.index(trial.proof) for proof in later[trial.name]), trial.name

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
-from warmspare.model.facts import Cause, Known, Readings
+from warmspare.model.facts import Cause, Known, Proof, Readings
 from warmspare.probes import gpus
 from warmspare.trials.api import NotTried
 from warmspare.trials.given import Pair
@@ -13,6 +13,8 @@ from warmspare.trials.peer_copy import PeerCopy, proven
 
 class BestPair(Pair, frozen=True, kw_only=True):
     """The direction with the fastest copy: state goes from `source` to `target`."""
+
+    RESTS_ON: ClassVar[tuple[type[Proof], ...]] = (PeerCopy,)
 
     @classmethod
     def of(cls, readings: Readings, _subject: str) -> Self:

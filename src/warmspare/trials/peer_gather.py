@@ -34,6 +34,8 @@ class PeerGather(Proof, frozen=True, kw_only=True):
 class Hub(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU, and those that were seen to copy to it by peer access."""
 
+    RESTS_ON: ClassVar[tuple[type[Proof], ...]] = (PeerCopy,)
+
     target: Gpu
     peers: tuple[Gpu, ...]
 
