@@ -118,7 +118,7 @@ def test_state_goes_the_fastest_way_of_a_pair_that_copies_both_ways() -> None:
 
 
 def test_without_a_pair_that_was_seen_to_copy_there_is_none() -> None:
-    for readings in (host("h100"), plus(host("h200-x2"), COPIED, PAIR)):  # one way is not enough
+    for readings in (host("h100"), plus(host("h200-x4"), COPIED, PAIR)):  # one way is not enough
         with pytest.raises(NotTried, match="no pair of GPUs has been seen to copy"):
             BestPair.of(readings, "host")
 
