@@ -72,7 +72,7 @@ def test_with_the_takeover_too_only_the_missing_nvlink_degrades() -> None:
 @pytest.mark.parametrize(
     ("torn", "unsealed", "verdict", "said"),
     [
-        (0, 2, Verdict.DEGRADED, "a whole version was read 0.020 s after the owner was killed"),
+        (0, 2, Verdict.DEGRADED, "was read 20.0 ms after the owner was killed"),
         (0, 0, Verdict.DEGRADED, "none of 3 kills came in mid-write"),
         (1, 2, Verdict.NO_GO, "1 versions were sealed on the peer without their bytes"),
     ],

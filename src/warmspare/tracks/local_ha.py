@@ -67,7 +67,7 @@ def two_gpus_are_there(gpus: Gpus) -> Finding:
     return met(TWO, count=gpus.count, pairs=gpus.count * (gpus.count - 1) // 2)
 
 
-TAKEN_OVER = "a whole version was read {takeover_s:.3f} s after the owner was killed"
+TAKEN_OVER = "a whole version ({state_mib} MiB) was read {takeover_ms:.1f} ms after the owner was killed"
 NOT_IN_MID_WRITE = "; none of {kills} kills came in mid-write"
 TORN = "{torn} versions were sealed on the peer without their bytes when the owner was killed"
 
@@ -81,9 +81,10 @@ def takeover_is_whole(proof: Takeover) -> Finding:
         return failed
     if proof.torn:
         return unmet(TORN, torn=proof.torn)
+    values = {"state_mib": proof.state_mib, "takeover_ms": (proof.takeover_s or 0.0) * 1e3}
     if proof.unsealed == 0:
-        return met(TAKEN_OVER + NOT_IN_MID_WRITE, takeover_s=proof.takeover_s, kills=proof.kills)
-    return met(TAKEN_OVER, takeover_s=proof.takeover_s)
+        return met(TAKEN_OVER + NOT_IN_MID_WRITE, kills=proof.kills, **values)
+    return met(TAKEN_OVER, **values)
 
 
 RIGHT = "all-reduce right on {ranks} GPUs, {busbw} GB/s busbw by {transport} (NCCL {version})"
