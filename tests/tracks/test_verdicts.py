@@ -53,6 +53,12 @@ BOTH_WAYS: Final = ("gpu0→gpu1", "gpu1→gpu0")
 TWO_CARDS: Final = "synthetic-wsl2-mirrored-two-gpus"
 
 
+def test_two_h200_are_go_and_one_h100_has_its_baseline_decided() -> None:
+    two, one = host("h200-x2"), host("h100")
+    assert (track("local-ha", two).state, track("local-ha", two).unproven) == (State(Verdict.GO), ())
+    assert (track("baseline", two).state, track("baseline", one).state) == (State(Verdict.GO), State(Verdict.GO))
+
+
 def test_paper_alone_predicts_no_peer_access_under_wsl2() -> None:
     assert track("local-ha", host(TWO_CARDS)).state == State(Verdict.NO_GO, expected=True)
 
@@ -98,7 +104,11 @@ def test_one_direction_alone_decides_nothing() -> None:
     assert check(judged, "peer_copy_arrives").state == State(Verdict.NO_GO, expected=True)
 
 
-@pytest.mark.parametrize("name", ["synthetic-wsl2-nat-laptop", "h100"])
+def test_no_card_of_nvidias_under_wsl2_is_no_go_and_not_by_paper() -> None:
+    assert track("local-ha", host("synthetic-wsl2-amd")).state == State(Verdict.NO_GO)
+
+
+@pytest.mark.parametrize("name", ["synthetic-wsl2-nat-laptop", "synthetic-wsl2-docker-desktop", "h100"])
 def test_one_card_is_no_go_for_want_of_a_second_and_not_by_paper(name: str) -> None:
     judged = track("local-ha", host(name))
     assert judged.state == State(Verdict.NO_GO)
