@@ -53,9 +53,11 @@ BOTH_WAYS: Final = ("gpu0→gpu1", "gpu1→gpu0")
 TWO_CARDS: Final = "synthetic-wsl2-mirrored-two-gpus"
 
 
-def test_two_h200_are_go_and_one_h100_has_its_baseline_decided() -> None:
+def test_two_and_four_h200_are_go_and_one_h100_has_its_baseline_decided() -> None:
     two, one = host("h200-x2"), host("h100")
-    assert (track("local-ha", two).state, track("local-ha", two).unproven) == (State(Verdict.GO), ())
+    for several in (two, host("h200-x4")):
+        judged = track("local-ha", several)
+        assert (judged.state, judged.unproven) == (State(Verdict.GO), ())
     assert (track("baseline", two).state, track("baseline", one).state) == (State(Verdict.GO), State(Verdict.GO))
 
 

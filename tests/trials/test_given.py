@@ -27,7 +27,9 @@ COPIED: Final = PeerCopy(outcome=DONE, peer_access=True, path="nvlink", gb_per_s
 
 
 def host(name: str) -> Readings:
-    return READER.read((HOSTS / f"{name}.json").read_bytes()).readings
+    """A recorded host before any copy was tried on it."""
+    recorded = READER.read((HOSTS / f"{name}.json").read_bytes()).readings
+    return Readings({key: reading for key, reading in recorded.items() if key[0] != fact_name(PeerCopy)})
 
 
 def plus(readings: Readings, fact: Fact, *subjects: str) -> Readings:
