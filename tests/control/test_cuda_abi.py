@@ -49,11 +49,14 @@ FLAGS: Final = {
     "MEMORY_DEVICE": driver.CUmemorytype.CU_MEMORYTYPE_DEVICE,
     "IPC_HANDLE_BYTES": driver.CU_IPC_HANDLE_SIZE,
     "UUID_BYTES": len(driver.CUuuid().bytes),
+    "CAPTURE_MODE_THREAD_LOCAL": driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
 }  # fmt: skip
 NAMED: Final = (
     "SUCCESS", "INVALID_VALUE", "OUT_OF_MEMORY", "INVALID_DEVICE", "PEER_ACCESS_UNSUPPORTED", "NOT_READY",
-    "PEER_ACCESS_ALREADY_ENABLED", "NOT_SUPPORTED", "TOO_MANY_PEERS",
+    "PEER_ACCESS_ALREADY_ENABLED", "NOT_SUPPORTED", "TOO_MANY_PEERS", "NOT_INITIALIZED", "OPERATING_SYSTEM",
+    "ILLEGAL_STATE",
 )  # fmt: skip
+HANDLES: Final = ("CUcontext", "CUstream", "CUevent", "CUmodule", "CUfunction", "CUgraph", "CUgraphExec")
 INTEGERS: Final = {"int": 4, "unsigned int": 4, "size_t": 8, "unsigned long long": 8, "CUdeviceptr": 8, "float": 4}
 
 
@@ -96,10 +99,32 @@ def test_access_is_laid_out_as_the_binding_s() -> None:
     assert (ours.location.type, ours.location.id, ours.flags) == (1, 6, 1)
 
 
+def test_restore_arguments_are_laid_out_as_the_binding_s() -> None:
+    pair = driver.CUcheckpointGpuPair()
+    octets = bytes(range(16))
+    pair.oldUuid = driver.CUuuid()
+    ctypes.memmove(pair.getPtr(), octets + octets[::-1], 32)
+    theirs = driver.CUcheckpointRestoreArgs()
+    theirs.gpuPairs, theirs.gpuPairsCount = [pair], 1
+    ours = abi.RestoreArgs.from_address(theirs.getPtr())
+    assert (bytes(ours.pairs[0].old), bytes(ours.pairs[0].new), ours.count) == (octets, octets[::-1], 1)
+
+
+def test_lock_arguments_are_laid_out_as_the_binding_s() -> None:
+    theirs = driver.CUcheckpointLockArgs()
+    theirs.timeoutMs = 12345
+    assert abi.LockArgs.from_address(theirs.getPtr()).timeout_ms == 12345
+
+
+def test_process_states_have_the_binding_s_names() -> None:
+    theirs = {int(state): state.name.removeprefix("CU_PROCESS_STATE_").lower() for state in driver.CUprocessState}
+    assert {n: name for n, name in enumerate(abi.PROCESS_STATES) if n in theirs} == theirs
+
+
 def width(argument: str) -> int:
     """Bytes of an argument of the binding's declaration: pointers and opaque handles have eight."""
     words = argument.rsplit(" ", 1)[0].strip()
-    if words.endswith("*") or words in ("CUcontext", "CUstream", "CUevent", "CUmodule", "CUfunction"):
+    if words.endswith("*") or words in HANDLES:
         return 8
     if words == "CUipcMemHandle":
         return abi.IPC_HANDLE_BYTES
@@ -117,7 +142,7 @@ def declared() -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("call", abi.CALLS)
 def test_each_call_takes_what_the_binding_declares(call: str) -> None:
-    theirs = declared()[call.removesuffix("_v2")]
+    theirs = declared()[call.removesuffix("_v2").removesuffix("WithFlags")]
     ours: tuple[Any, ...] = abi.CALLS[call]
     assert tuple(ctypes.sizeof(taken) for taken in ours) == theirs
 
@@ -138,6 +163,8 @@ int main(void)
     printf("%d %d %d %d %d %d\n", (int)sizeof(CUmemLocation), (int)sizeof(CUmemAllocationProp),
            AT(CUmemAllocationProp, allocFlags), (int)sizeof(CUmemAccessDesc), (int)sizeof(CUipcMemHandle),
            (int)sizeof(CUuuid));
+    printf("%d %d %d %d %d\n", (int)sizeof(CUcheckpointLockArgs), (int)sizeof(CUcheckpointCheckpointArgs),
+           (int)sizeof(CUcheckpointRestoreArgs), (int)sizeof(CUcheckpointUnlockArgs), (int)sizeof(CUcheckpointGpuPair));
 }
 """
 
@@ -151,5 +178,7 @@ def test_every_structure_has_the_header_s_size(tmp_path: Path) -> None:
     told = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
     properties = abi.AllocationProperties
     sizes = [ctypes.sizeof(one) for one in (abi.Location, properties, abi.Access, abi.IpcHandle)]
+    arguments = (abi.LockArgs, abi.CheckpointArgs, abi.RestoreArgs, abi.UnlockArgs, abi.GpuPair)
     ours = [sizes[0], sizes[1], properties.flags.offset, *sizes[2:], abi.UUID_BYTES]
+    ours += [ctypes.sizeof(one) for one in arguments]
     assert [int(one) for one in told.split()] == ours

@@ -53,7 +53,10 @@ RESULTS: Final = MappingProxyType({
 """The CUresults that are likely here; the driver itself names any other."""
 INVALID_VALUE: Final = 1
 OUT_OF_MEMORY: Final = 2
+NOT_INITIALIZED: Final = 3
 INVALID_DEVICE: Final = 101
+OPERATING_SYSTEM: Final = 304
+ILLEGAL_STATE: Final = 401
 PEER_ACCESS_UNSUPPORTED: Final = 217
 NOT_READY: Final = 600
 PEER_ACCESS_ALREADY_ENABLED: Final = 704
@@ -90,6 +93,9 @@ POINTER_RANGE_SIZE: Final = 12
 MEMORY_DEVICE: Final = 2
 IPC_HANDLE_BYTES: Final = 64
 UUID_BYTES: Final = 16
+CAPTURE_MODE_THREAD_LOCAL: Final = 1
+PROCESS_STATES: Final = ("running", "locked", "checkpointed", "failed", "checkpointing", "restoring")
+"""CUprocessState by its number; the last two came with custom storage (CUDA 13.4)."""
 
 
 class Location(ctypes.Structure):
@@ -128,10 +134,40 @@ class IpcHandle(ctypes.Structure):
     _fields_ = (("reserved", c_char * IPC_HANDLE_BYTES),)
 
 
+class LockArgs(ctypes.Structure):
+    """CUcheckpointLockArgs: how long to wait for the process's work; 0 is for ever."""
+
+    _fields_ = (("timeout_ms", c_uint), ("reserved0", c_uint), ("reserved1", c_ulonglong * 7))
+
+
+class CheckpointArgs(ctypes.Structure):
+    """CUcheckpointCheckpointArgs: nothing that is used here."""
+
+    _fields_ = (("reserved", c_ulonglong * 8),)
+
+
+class GpuPair(ctypes.Structure):
+    """CUcheckpointGpuPair: the UUID of a GPU that was used, and of the one to use instead."""
+
+    _fields_ = (("old", c_ubyte * UUID_BYTES), ("new", c_ubyte * UUID_BYTES))
+
+
+class RestoreArgs(ctypes.Structure):
+    """CUcheckpointRestoreArgs: which GPU in place of which; none: each its own."""
+
+    _fields_ = (("pairs", POINTER(GpuPair)), ("count", c_uint), ("reserved", c_ubyte * 52))
+
+
+class UnlockArgs(ctypes.Structure):
+    """CUcheckpointUnlockArgs: nothing that is used here."""
+
+    _fields_ = (("reserved", c_ulonglong * 8),)
+
+
 Pointer = c_ulonglong
 """CUdeviceptr."""
 Handle = c_void_p
-"""CUcontext, CUstream, CUevent, CUmodule, CUfunction."""
+"""CUcontext, CUstream, CUevent, CUmodule, CUfunction, CUgraph, CUgraphExec."""
 
 CALLS: Final = MappingProxyType({
     "cuInit": (c_uint,),
@@ -191,5 +227,17 @@ CALLS: Final = MappingProxyType({
     "cuMemMap": (Pointer, c_size_t, c_size_t, c_ulonglong, c_ulonglong),
     "cuMemUnmap": (Pointer, c_size_t),
     "cuMemSetAccess": (Pointer, c_size_t, POINTER(Access), c_size_t),
+    "cuStreamBeginCapture_v2": (Handle, c_int),
+    "cuStreamEndCapture": (Handle, POINTER(Handle)),
+    "cuGraphInstantiateWithFlags": (POINTER(Handle), Handle, c_ulonglong),
+    "cuGraphLaunch": (Handle, Handle),
+    "cuGraphDestroy": (Handle,),
+    "cuGraphExecDestroy": (Handle,),
+    "cuCheckpointProcessGetState": (c_int, POINTER(c_int)),
+    "cuCheckpointProcessGetRestoreThreadId": (c_int, POINTER(c_int)),
+    "cuCheckpointProcessLock": (c_int, POINTER(LockArgs)),
+    "cuCheckpointProcessCheckpoint": (c_int, POINTER(CheckpointArgs)),
+    "cuCheckpointProcessRestore": (c_int, POINTER(RestoreArgs)),
+    "cuCheckpointProcessUnlock": (c_int, POINTER(UnlockArgs)),
 })  # fmt: skip
 """What each call takes. Every one returns a CUresult."""

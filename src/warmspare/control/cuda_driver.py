@@ -27,15 +27,24 @@ class CudaError(LeverRefused):
 
 
 class Driver:
-    """The driver's library, loaded and initialised."""
+    """The driver's library, loaded and, but for who wants no more than to ask of other processes, initialised."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, initialise: bool = True) -> None:
         """Load it and call cuInit.
 
         Raises:
             CudaError: no library can be loaded (`result` None), or cuInit refuses.
         """
         self._library = _load()
+        if initialise:
+            self.initialise()
+
+    def initialise(self) -> None:
+        """Call cuInit, which may be called again.
+
+        Raises:
+            CudaError: it refuses.
+        """
         self.call("cuInit", 0)
 
     def call(self, name: str, *arguments: object) -> None:
