@@ -21,6 +21,7 @@ typedef struct {
     unsigned char pair[GPUS][2][16];
 } Page;
 
+enum { PAGES_IN_ALL = 65536 };
 static const char PAGES[] = "processes", ANSWERING[] = "cuda-restore";
 
 static Page *page;
@@ -326,20 +327,22 @@ static void *answering(void *none)
     return none;
 }
 
-/* A new page at the end of the file, or NULL. A child of fork() does not have it: it is no CUDA process. */
+/* A page that nobody had before, or NULL; the first one counts them. The file never grows: CRIU takes none that has.
+
+   A child of fork() has no part in it: it is no CUDA process. */
 static Page *new_page(void)
 {
     char path[PATH];
-    void *found = MAP_FAILED;
     int file = open(beside(path, PAGES), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    uint32_t number = 0;
     if (file < 0)
         return NULL;
-    if (flock(file, LOCK_EX) == 0) {
-        off_t end = lseek(file, 0, SEEK_END);
-        if (ftruncate(file, end + PAGE) == 0)
-            found = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, end);
-        flock(file, LOCK_UN); /* the mapping keeps what the lock is of, also when it is closed */
+    if (flock(file, LOCK_EX) == 0 && ftruncate(file, (off_t)PAGES_IN_ALL * PAGE) == 0) {
+        int known = pread(file, &number, sizeof number, 0) == sizeof number;
+        number = known && ++number < PAGES_IN_ALL && pwrite(file, &number, sizeof number, 0) > 0 ? number : 0;
     }
+    void *found = number ? mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)number * PAGE) : MAP_FAILED;
+    flock(file, LOCK_UN); /* the mapping keeps what the lock is of, also when it is closed */
     close(file);
     if (found != MAP_FAILED)
         madvise(found, PAGE, MADV_DONTFORK);
