@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +41,9 @@ from worlds import as_nobody, in_world, reachable
 pytestmark = pytest.mark.skipif(not compilers() and not CI, reason="needs a C compiler, or the wheel ziglang")
 GPU0, GPU1, GPU2, GPU3 = gpu_ids()
 MOVED: Final = [[GPU0, GPU2], [GPU1, GPU1], [GPU2, GPU0], [GPU3, GPU3]]
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+WAIT_ALL: Final = 0x40000000
+"""__WALL: threads too."""
 World = Callable[..., dict[str, str]]
 
 
@@ -51,6 +56,25 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
 def world(drivers: Drivers, tmp_path: Path) -> World:
     """A world of the test's own."""
     return lambda *plan, **more: drivers.world(tmp_path.name, *plan, **more)
+
+
+def ptrace(request: int, thread: int) -> None:
+    """Make a request that takes no data."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
+
+
+@contextlib.contextmanager
+def held(pid: int, but: int) -> Iterator[None]:
+    """All threads of a process but one are held by us."""
+    threads = [int(one.name) for one in Path(f"/proc/{pid}/task").iterdir() if int(one.name) != but]
+    for thread in threads:
+        ptrace(PTRACE_SEIZE, thread)
+        ptrace(PTRACE_INTERRUPT, thread)
+        os.waitpid(thread, WAIT_ALL)
+    yield
+    for thread in threads:
+        ptrace(PTRACE_DETACH, thread)
 
 
 def test_a_cycle_keeps_everything_where_it_was_and_frees_the_gpu_in_between(world: World) -> None:
@@ -292,6 +316,19 @@ def test_a_stopped_process_does_not_answer_and_does_what_it_was_asked_when_it_go
             os.kill(target.pid, signal.SIGCONT)
             assert waiting.hear() == [0, LOCKED]
         assert asker.all("Checkpoint", "Restore", "Unlock") == [0, 0, 0]
+        assert target("check") == RIGHT
+
+
+def test_a_locked_process_needs_no_thread_but_its_restore_thread(world: World) -> None:
+    """CRIU's plugin holds all the others while it checkpoints."""
+    with one(world()) as (target, asker):
+        _, thread = asker.do("GetRestoreThreadId")
+        asker.do("Lock")
+        target.tell("more")
+        with held(target.pid, but=thread):
+            assert asker.all("Checkpoint", "Restore", "Checkpoint") == [0, 0, 0]
+        assert asker.all("Restore", "Unlock") == [0, 0]
+        assert target.hear()
         assert target("check") == RIGHT
 
 
