@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmspare.model.findings import Finding, met, unmet
+from warmspare.model.requirements import Some
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform
 from warmspare.tracks.container_requirements import (
@@ -58,14 +59,15 @@ from warmspare.tracks.suspend_requirements import (
     programs_hold_no_rings,
     restored_processes_can_be_ended,
 )
-from warmspare.trials.awaited import CriugpuRoundtrip, GpuSuspend
+from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
+from warmspare.trials.gpu_suspend import GpuSuspend
 
 SURVIVED = "the canary's bytes survived; {mib_freed} MiB were freed in {suspend_s:.2f} s"
 NOTHING_FREED = "the suspend said it was done, and no VRAM was seen freed"
 CHANGED = "the canary's bytes changed"
 
 
-def vram_survives(proof: GpuSuspend) -> Finding:
+def vram_survives(proof: Some[GpuSuspend]) -> Finding:
     """Proof outranks paper: the same bytes must be on the GPU after a resume.
 
     Remedy: newer-driver
