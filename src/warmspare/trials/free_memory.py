@@ -23,7 +23,7 @@ def free(context: Context, index: int | None) -> Free:
 
     Source: nvml.h, nvmlDeviceGetMemoryInfo; cuda.h, cuMemGetInfo.
     """
-    told = _by_nvml(index)
+    told = free_by_nvml(index)
     return Free(context.memory().free, "cuda") if told is None else Free(told, "nvml")
 
 
@@ -33,7 +33,8 @@ def more(context: Context, index: int | None, before: Free) -> int | None:
     return now.bytes - before.bytes if now.by == before.by else None
 
 
-def _by_nvml(index: int | None) -> int | None:
+def free_by_nvml(index: int | None) -> int | None:
+    """The same in bytes, by NVML alone; None where it does not say."""
     if index is None:
         return None
     answer = nvml.ask("nvmlDeviceGetMemoryInfo", str(index))
