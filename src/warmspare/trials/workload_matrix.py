@@ -77,6 +77,7 @@ def workload_matrix(steps: Steps, given: AllGpus) -> WorkloadMatrix:
     with Checkpointer() as levers:
         if lacking := steps.prepare("look for the calls", levers.lacking):
             raise NotTried(Cause.SKIPPED, NO_CALLS.format(calls=", ".join(lacking)))
+        steps.prepare("start CUDA", levers.initialise)  # a restore needs it, and no cell is to pay for it
         for workload, variant in _chosen(given.kinds):
             about = About(workload, variant, host, CELL_PART * steps.patience_s)
             cells.append(steps(f"{workload.kind}, {variant.name}", _cell, steps, levers, about))
