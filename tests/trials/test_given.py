@@ -15,7 +15,7 @@ from warmspare.model.snapshot import Reader
 from warmspare.probes.gpu import GpuMemory, GpuProcesses, PcieLink
 from warmspare.trials.api import NotTried
 from warmspare.trials.best_pair import BestPair
-from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, Peers, in_the_way
+from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, May, Pair, Peers, in_the_way
 from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.peer_gather import Hub
 
@@ -95,10 +95,10 @@ def test_a_gpu_that_somebody_is_at_work_on_is_left_alone(
 ) -> None:
     readings = changed(host("h200-x2"), GpuProcesses, "gpu1", **processes)
     readings = changed(readings, GpuMemory, "gpu1", used_mib=used_mib)
-    said = in_the_way(readings, Pair.of(readings, PAIR), busy_ok=False)
+    said = in_the_way(readings, Pair.of(readings, PAIR), May())
     assert said == (reason and f"{reason}: --busy-ok tries it all the same")
-    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) is None
-    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=False) is None  # the other is not concerned
+    assert in_the_way(readings, Pair.of(readings, PAIR), May(busy_ok=True)) is None
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), May()) is None  # the other is not concerned
 
 
 def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
@@ -107,8 +107,8 @@ def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
 
     stuck = Stuck(outcome=Outcome(kind="hung", step="copy"))
     readings = plus(host("h200-x2"), stuck, "gpu1")
-    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) == "stuck hung on gpu1"
-    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=True) is None
+    assert in_the_way(readings, Pair.of(readings, PAIR), May(busy_ok=True)) == "stuck hung on gpu1"
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), May(busy_ok=True)) is None
 
 
 def test_state_goes_the_fastest_way_of_a_pair_that_copies_both_ways() -> None:
