@@ -18,8 +18,8 @@ from warmspare.trials.workloads.api import USUAL, Host, Variant, Workload, found
 
 CELL_PART: Final = 0.3
 """A cell of one process may take this part of the trial's patience: 45 of 600 seconds."""
-LAST_PART: Final = 2
-"""And none is begun with less than its time left so many times over: a hang may take it twice."""
+LAST_PART: Final = 4
+"""And none is begun with less than so many times that left: one that hangs has to be undone and ended as well."""
 NO_CALLS: Final = "this driver lacks {calls}"
 SEEN_BLIND: Final = "a planted fault was not seen in {kind}, {variant}: nothing it said can be believed"
 

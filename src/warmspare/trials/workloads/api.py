@@ -176,19 +176,25 @@ USUAL: Final = frozenset({ALONE.name, TOGETHER.name})
 
 
 class Workload(NamedTuple):
-    """A kind of program by its id, what its processes get on a host, and the variants to try."""
+    """A kind of program by its id, what its processes get on a host, and the variants to try.
+
+    `hazard` is how badly it was seen to end, here or by others: 0 well, or refused; 1 lost; 2 hung. The worst are
+    tried last.
+    """
 
     kind: str
     program: type[Program]
     places: Callable[[Host], tuple[Place, ...]] = alone
     variants: tuple[Variant, ...] = (ALONE,)
+    hazard: int = 0
 
 
 def found() -> tuple[Workload, ...]:
-    """All kinds, in the order of their files' names."""
+    """All kinds, the least hazardous first."""
     names = sorted(info.name for info in pkgutil.iter_modules(workloads.__path__))
     modules = [importlib.import_module(f"{workloads.__name__}.{name}") for name in names]
-    return tuple(one for module in modules for one in getattr(module, "WORKLOADS", ()))
+    kinds = [one for module in modules for one in getattr(module, "WORKLOADS", ())]
+    return tuple(sorted(kinds, key=lambda one: (one.hazard, one.kind)))
 
 
 def of_kind(kind: str) -> Workload:

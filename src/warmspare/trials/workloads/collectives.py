@@ -120,6 +120,6 @@ VARIANTS: Final = (
     Variant("together, P2P, SHM and cuMem off", {**NVLS_OFF, **NO_DIRECT, **NO_CUMEM}),
 )
 WORKLOADS: Final = (
-    Workload("nccl-one-gpu", Rank, on_one, (Variant(ALONE.name, NVLS_OFF),)),
-    Workload("nccl", Rank, on_all, VARIANTS),
+    Workload("nccl-one-gpu", Rank, on_one, (Variant(ALONE.name, NVLS_OFF),), hazard=1),
+    Workload("nccl", Rank, on_all, VARIANTS, hazard=2),
 )

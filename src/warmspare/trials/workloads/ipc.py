@@ -48,4 +48,4 @@ class Sharing(Program):
         (self._shared or self.held[0]).damage()
 
 
-WORKLOADS: Final = (Workload("cuda-ipc", Sharing, two_on_one_gpu, (TOGETHER,)),)
+WORKLOADS: Final = (Workload("cuda-ipc", Sharing, two_on_one_gpu, (TOGETHER,), hazard=1),)

@@ -48,4 +48,4 @@ class Peers(Program):
         there.seed = seed
 
 
-WORKLOADS: Final = (Workload("peer-access", Peers, on_two_gpus),)
+WORKLOADS: Final = (Workload("peer-access", Peers, on_two_gpus, hazard=1),)

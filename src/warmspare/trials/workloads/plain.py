@@ -67,6 +67,6 @@ def on_a_slice(host: Host) -> tuple[Place, ...]:
 WORKLOADS: Final = (
     Workload("plain", Plain),
     Workload("two-gpus", Plain, on_two_gpus),
-    Workload("mps-client", Plain, as_mps_client),
-    Workload("mig-slice", OnSlice, on_a_slice),
+    Workload("mps-client", Plain, as_mps_client, hazard=1),
+    Workload("mig-slice", OnSlice, on_a_slice, hazard=1),
 )
