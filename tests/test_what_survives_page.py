@@ -9,7 +9,7 @@ from typing import Final, get_args
 from warmspare import catalogue
 from warmspare.model.facts import Known
 from warmspare.model.snapshot import Reader
-from warmspare.trials.workload_cycle import Fate
+from warmspare.trials.workload_cells import Fate
 from warmspare.trials.workload_matrix import WorkloadMatrix
 from warmspare.trials.workloads.api import found
 

@@ -9,7 +9,7 @@ from hand_made import Row, holds, not_shown, table
 from warmspare.model.facts import Outcome
 from warmspare.tracks import workload_requirements as requirements
 from warmspare.tracks.workload_requirements import nccl_ranks_survive, workloads_survive
-from warmspare.trials.workload_cycle import Fate, MatrixCell
+from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workload_matrix import WorkloadMatrix
 
 MET, UNMET, UNDECIDED, NOT = "met", "unmet", "undecided", "not_applicable"

@@ -27,7 +27,8 @@ from warmspare.trials import workload_matrix as module
 from warmspare.trials.api import NotTried, Steps, at_place
 from warmspare.trials.given import Gpu
 from warmspare.trials.run import run
-from warmspare.trials.workload_cycle import About, MatrixCell
+from warmspare.trials.workload_cells import Fate, MatrixCell
+from warmspare.trials.workload_cycle import NO_TIME, About
 from warmspare.trials.workload_matrix import AllGpus, WorkloadMatrix, fate_of
 from warmspare.trials.workloads.api import ALONE, Host, found, of_kind
 from warmspare.trials.workloads.running import Running
@@ -320,7 +321,7 @@ def test_a_cell_that_there_is_no_time_for_is_said_to_be_untried(tried: Try) -> N
     ended = tried("cuCtxSynchronize *: hangs", deadline_s=8.0)
     seen = cells(ended)
     assert seen["plain", "alone"].fate == "not-tried"
-    assert seen["nccl", "together"].detail == cycle.NO_TIME
+    assert seen["nccl", "together"].detail == NO_TIME
 
 
 def test_a_program_ends_with_its_input_unless_it_was_told_to_stay(world: Callable[..., Path]) -> None:
@@ -385,7 +386,7 @@ def test_the_facts_say_whether_mps_and_mig_are_there() -> None:
 
 
 def test_a_fate_is_that_of_the_kind_as_the_tool_suspends_it() -> None:
-    def cell(variant: str, fate: cycle.Fate) -> MatrixCell:
+    def cell(variant: str, fate: Fate) -> MatrixCell:
         return MatrixCell(kind="nccl", variant=variant, fate=fate)
 
     told = (cell("one by one", "hung"), cell("together", "lost-on-restore"), cell("together, cuMem off", "survives"))

@@ -7,7 +7,7 @@ from typing import Final
 
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
 from warmspare.tracks.shared import broken
-from warmspare.trials.workload_cycle import Fate, MatrixCell
+from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workload_matrix import WorkloadMatrix
 from warmspare.trials.workloads.api import USUAL
 

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import signal
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from warmspare.control import host_memory, process, together
+from warmspare.control import host_memory, together
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done
 from warmspare.control.lever import LeverRefused
 from warmspare.control.worker import Died, Hung
-from warmspare.model.facts import Cause, Count, Seconds, Text
+from warmspare.model.facts import Cause
 from warmspare.trials import gentle
 from warmspare.trials.api import NotTried, Steps
 from warmspare.trials.free_memory import free_by_nvml
 from warmspare.trials.on_gpu import MIB, SHARE
+from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workloads.api import Host, Place, Variant, Workload
-from warmspare.trials.workloads.running import Answer, Running
-from warmspare.trials.workloads.serving import Begun, Order
+from warmspare.trials.workloads.crew import Crew
+from warmspare.trials.workloads.running import Answer
+from warmspare.trials.workloads.serving import Order
 
-Fate = Literal[
-    "survives", "refused", "lost-on-suspend", "lost-on-restore", "hung", "wrong", "not-here", "not-tried"
-]  # fmt: skip
-"""How it went. `refused`: the suspend was, and every process was seen to go on, its content right."""
 MANY: Final = 8
 """So many processes may take twice as long as one."""
 LOCK_PART: Final = 6
@@ -38,27 +34,6 @@ BLIND: Final = "oracle-blind"
 UNSEEN: Final = "a word was changed, and the program's check did not see it"
 NO_TIME: Final = "no time was left for it"
 NO_ROOM: Final = "its {held} MiB of GPU memory are more than a tenth of the host's free memory"
-
-
-class MatrixCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What became of one kind of program in one variant.
-
-    `step` is where it ended, and `code` the raw result with its name. `held_mib` is what its processes took of their
-    GPUs, and `freed_mib` what of it NVML saw free while they were checkpointed. `suspend_s` and `resume_s` are the
-    driver's, all processes together.
-    """
-
-    kind: Text
-    variant: Text
-    fate: Fate
-    step: Text | None = None
-    code: Text | None = None
-    detail: Text = ""
-    processes: Count | None = None
-    held_mib: Count | None = None
-    freed_mib: Count | None = None
-    suspend_s: Seconds | None = None
-    resume_s: Seconds | None = None
 
 
 class About(NamedTuple):
@@ -105,8 +80,7 @@ class _Cycle:
         limit_s = about.limit_s * (1 + len(places) / MANY)
         self._ends = time.monotonic() + limit_s
         self._limits = together.Limits(lock_s=limit_s / LOCK_PART, copy_s=limit_s / COPY_PART)
-        self._programs: list[Running] = []
-        self.pids: tuple[int, ...] = ()
+        self._crew = Crew()
         self._restored: set[int] = set()
         self.seen: dict[str, Any] = {}
 
@@ -135,14 +109,12 @@ class _Cycle:
 
     def end(self) -> None:
         """End its processes; those that the driver has restored are suspended first, or left to the keeper."""
-        spared = gentle.settle([pid for pid in self.pids if pid in self._restored and process.started(pid)])
-        for pid in reversed(self.pids):  # a child before its parent, who has not reaped it: its number is still its own
-            if pid not in spared:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        for program in self._programs:
-            if program.pid not in spared:
-                program.kill()
+        self._crew.end(gentle.settle([pid for pid in self._crew.alive() if pid in self._restored]))
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its CUDA processes, as far as they have begun."""
+        return self._crew.pids
 
     def _rounds(self) -> list[tuple[int, ...]]:
         """Which processes are suspended, and resumed, as one."""
@@ -150,12 +122,7 @@ class _Cycle:
 
     def _begin(self) -> None:
         """Start them, let them take their memory, and do their thing for the first time."""
-        for place in self._places:
-            self._programs.append(Running(self._about.workload.kind, self._about.variant.added))
-            self._programs[-1].order("begin", place)
-        begun = [msgspec.convert(answer.result, Begun) for answer in self._answers()]
-        self.pids = tuple(pid for one in begun for pid in one.pids)
-        self._all("join", begun[0].offer)
+        self._crew.begin(self._about.workload.kind, self._about.variant.added, self._places, self._ends)
         self._all("act", secrets.randbits(63))
         if wrong := self._problem():
             raise _Fated(fate="not-tried", step="begin", detail=f"before it was suspended: {wrong}")
@@ -267,20 +234,7 @@ class _Cycle:
         return next(filter(None, (answer.result for answer in self._all("problem"))), None)
 
     def _all(self, do: Order, *arguments: object) -> list[Answer]:
-        """Tell all of them, then wait for all: they may need each other for it."""
-        for program in self._programs:
-            program.order(do, *arguments)
-        return self._answers()
-
-    def _answers(self) -> list[Answer]:
-        """One of each.
-
-        Raises:
-            Hung, Died: one gave none.
-            LeverRefused: the driver, or NCCL, refused it something.
-            NotTried: it cannot be tried, or has a fault.
-        """
-        return [_checked(program.answer(self._ends)) for program in self._programs]
+        return self._crew.all(do, self._ends, *arguments)
 
     def _free(self) -> int | None:
         """What their GPUs have to give, in bytes, by NVML; None where it does not say."""
@@ -292,14 +246,6 @@ class _Cycle:
 class _Wrong(NamedTuple):
     step: str
     detail: str
-
-
-def _checked(answer: Answer) -> Answer:
-    if answer.kind == "refused":
-        raise LeverRefused(answer.code, answer.detail)
-    if answer.kind == "absent":
-        raise NotTried(Cause(answer.code), answer.detail)
-    return answer
 
 
 def _not_tried(error: Exception) -> NoReturn:

@@ -13,7 +13,8 @@ from warmspare.probes.mps import Mps
 from warmspare.trials import workload_cycle
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.given import Gpus
-from warmspare.trials.workload_cycle import BLIND, NO_TIME, About, Fate, MatrixCell
+from warmspare.trials.workload_cells import Fate, MatrixCell
+from warmspare.trials.workload_cycle import BLIND, NO_TIME, About
 from warmspare.trials.workloads.api import USUAL, Host, Variant, Workload, found
 
 CELL_PART: Final = 0.3
