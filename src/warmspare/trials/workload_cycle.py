@@ -99,7 +99,7 @@ class _Cycle:
             _not_tried(error)
         for pids in self._rounds():
             self._suspended(pids)
-        if free is not None and (now := self._free()) is not None:
+        if free is not None and "held_mib" in self.seen and (now := self._free()) is not None:
             self.seen["freed_mib"] = max(0, self.seen["held_mib"] - (free - now) // MIB)
         for pids in self._rounds():
             self._resumed(pids)

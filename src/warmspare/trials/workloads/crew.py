@@ -52,7 +52,7 @@ class Crew:
         return self._answers(ends)
 
     def alive(self) -> tuple[int, ...]:
-        """Those of its CUDA processes that live: a number alone may have become another's, so the trial's mark counts."""
+        """Those of its CUDA processes that live, by the trial's mark: a number alone may have become another's."""
         token = os.environ.get(process.TAG, "")
         return tuple(pid for pid in self.pids if process.is_tagged(pid, token))
 
