@@ -78,10 +78,8 @@ def lists(index: int | None, pid: int) -> bool | None:
 
     In a container its numbers may be the host's. Source: nvml.h, nvmlDeviceGetComputeRunningProcesses.
     """
-    answer = nvml.ask("nvmlDeviceGetComputeRunningProcesses", str(index)) if index is not None else None
-    if not isinstance(answer, Gave) or not isinstance(answer.value, list):
-        return None
-    return any(isinstance(one, dict) and one.get("pid") == pid for one in answer.value)
+    listed = nvml.compute_pids(index) if index is not None else None
+    return None if listed is None else pid in listed
 
 
 def free_by_nvml(index: int | None) -> int | None:

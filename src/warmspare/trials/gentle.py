@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,9 @@ AGAIN_S: Final = 0.1
 """How soon a state that will change by itself is asked for again."""
 VERSION_FILE: Final = Path("/proc/driver/nvidia/version")
 VERSION: Final = re.compile(r"\s(\d{3,4}\.\d{1,4}(?:\.\d{1,4})?)\s")
-BY_HAND: Final = "pid {pid}, which a driver restored: end it by `warmspare suspend {pid} && kill -9 {pid}`"
+BY_HAND: Final = "pid {pid}, which the driver restored: end it by `warmspare suspend {pid} && kill -9 {pid}`"
+LOST: Final = "pid {pid}, which the driver failed to restore: only `kill -9 {pid}` ends it, and on one driver the"
+LOST_TOO: Final = " end of restored processes hung the machine"
 
 
 def register(folder: Path, pid: int) -> None:
@@ -58,14 +60,14 @@ def alive(folders: Iterable[Path], token: str) -> frozenset[int]:
     return frozenset(pid for pid in found if pid != os.getpid() and process.is_tagged(pid, token))
 
 
-def settle(pids: Collection[int]) -> frozenset[int]:
-    """Suspend them, so that they can be killed; those that must be left alive instead.
+def settle(pids: Collection[int]) -> dict[int, State | None]:
+    """Suspend them, so that they can be killed; those that must be left alive instead, with their states.
 
     All are locked before the first is checkpointed: they may wait for each other. What the driver says of a call is
     not enough: the state after it must be that of a process which holds nothing of a GPU.
     """
     if not pids:
-        return frozenset()
+        return {}
     ends = time.monotonic() + LIMIT_S
     with Checkpointer() as levers:
         states = {pid: _resting_state(levers, pid, ends - LIMIT_S / 2) for pid in pids}
@@ -76,13 +78,14 @@ def settle(pids: Collection[int]) -> frozenset[int]:
             if states[pid] == "locked":
                 states[pid] = _after(levers, "checkpoint", pid, ends)
     if _version() in ENDED:
-        return frozenset()
-    return frozenset(pid for pid in pids if states[pid] != "checkpointed")
+        return {}
+    return {pid: state for pid, state in states.items() if state != "checkpointed"}
 
 
-def by_hand(pids: Iterable[int]) -> list[str]:
+def by_hand(left: Mapping[int, State | None]) -> list[str]:
     """What to say of those that are left alive."""
-    return [BY_HAND.format(pid=pid) for pid in sorted(pids)]
+    lost = f"{LOST}{LOST_TOO}"
+    return [(lost if left[pid] == "failed" else BY_HAND).format(pid=pid) for pid in sorted(left)]
 
 
 def _recorded(folder: Path) -> set[int]:

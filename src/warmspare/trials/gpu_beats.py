@@ -29,6 +29,7 @@ MOST_MIB: Final = 256
 BEATS: Final = 3
 """How many lines must come before the canary counts as alive."""
 LOOK_AGAIN_S: Final = 0.01
+SILENT: Final = "the driver said it was done, and the canary does nothing more"
 
 
 class _Ended(Exception):
@@ -68,7 +69,7 @@ class Canary:
             beats = self._await(BEATS)
         except _Ended as end:
             raise NotTried(Cause.CRASHED, f"the canary did not start ({end})") from None
-        if not beats or (problem := self._fault(beats)):
+        if not beats or (problem := fault(beats, self._secret, self.pid)):
             said = problem if beats else f"it did not beat within {steps.patience_s:g} s"
             raise NotTried(Cause.CRASHED, f"the canary: {said}")
         self.size = int(self._lines()[0].removeprefix(gpu_canary.SIZE))
@@ -128,7 +129,11 @@ class Canary:
         except _Ended as end:
             code = str(end)
             raise LeverFailed(Outcome(kind="died", step=self._steps.current, code=code, detail="the canary")) from None
-        return self._fault(beats) if beats else "the driver said it was done, and the canary does nothing more"
+        return (
+            fault(beats, self._secret, self.pid)
+            if beats
+            else "the driver said it was done, and the canary does nothing more"
+        )
 
     def _lines(self) -> list[str]:
         try:
@@ -166,13 +171,15 @@ class Canary:
         if last == gpu_canary.FULL:
             raise NotTried(Cause.SKIPPED, f"a tenth of what is free on {self._gpu.subject} is less than 1 MiB")
 
-    def _fault(self, beats: list[Beat]) -> str | None:
-        if not all(beat.is_sealed(self._secret) for beat in beats):
-            return "the process that writes is another: its memory differs"
-        if wrong := next((beat.wrong for beat in beats if beat.wrong), 0):
-            return f"{wrong} words on the GPU are wrong"
-        if any(beat.graph != beat.beats for beat in beats):
-            return "the graph on the GPU did not go on with its count"
-        if [beat.beats for beat in beats] != list(range(1, len(beats) + 1)):
-            return "lines of its open file were lost or written over"
-        return None if {beat.pid for beat in beats} == {self.pid} else "it has another pid"
+
+def fault(beats: list[Beat], secret: bytes, pid: int) -> str | None:
+    """What is wrong with the lines of the canary, or None: seals, bytes, the graph's count, its own, its pid."""
+    if not all(beat.is_sealed(secret) for beat in beats):
+        return "the process that writes is another: its memory differs"
+    if wrong := next((beat.wrong for beat in beats if beat.wrong), 0):
+        return f"{wrong} words on the GPU are wrong"
+    if any(beat.graph != beat.beats for beat in beats):
+        return "the graph on the GPU did not go on with its count"
+    if [beat.beats for beat in beats] != list(range(1, len(beats) + 1)):
+        return "lines of its open file were lost or written over"
+    return None if {beat.pid for beat in beats} == {pid} else "it has another pid"

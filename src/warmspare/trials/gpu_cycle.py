@@ -48,7 +48,7 @@ def suspend(steps: Steps, levers: Checkpointer, canary: Canary, gpu: Gpu) -> Sus
     lock_s = pull(steps, canary, "lock", levers.lock, canary.pid, steps.patience_s / 2)
     checkpoint_s = pull(steps, canary, "checkpoint", levers.checkpoint, canary.pid, steps.patience_s)
     least = int(canary.size * WHOLE)
-    freed = steps("see the memory freed", watch.rose, least, steps.patience_s)
+    freed = steps("see the memory freed", watch.rose, least, steps.patience_s / 3)
     if freed < least:
         told = f"{max(freed, 0) // MIB} MiB more are free, and it held {canary.size // MIB} of pattern alone"
         steps.wrong(f"the driver said it was done: {told}")

@@ -76,12 +76,13 @@ def clear(token: str) -> list[str]:
 
 def cleared(token: str, end: Callable[[frozenset[int]], list[int]]) -> list[str]:
     """End all but what was restored, whose levers one of them may still pull; suspend that; end the rest."""
-    spared = gentle.alive(_folders(token), token)
-    stubborn = end(spared)
-    if spared:
-        spared = gentle.settle(spared) & gentle.alive(_folders(token), token)
-        stubborn = end(spared)
-    return [*gentle.by_hand(spared), *(f"pid {pid}" for pid in stubborn), *([] if spared else _clear_folders(token))]
+    restored = gentle.alive(_folders(token), token)
+    stubborn = end(restored)
+    left = gentle.settle(restored)
+    if restored:
+        stubborn = end(frozenset(left))
+        left = {pid: left[pid] for pid in left.keys() & gentle.alive(_folders(token), token)}
+    return [*gentle.by_hand(left), *(f"pid {pid}" for pid in stubborn), *([] if left else _clear_folders(token))]
 
 
 def _folders(token: str) -> list[Path]:
