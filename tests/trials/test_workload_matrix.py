@@ -90,7 +90,7 @@ def tried(world: Callable[..., Path]) -> Try:
         scratch = world(*plan, nccl=nccl, lacks=lacks)
         trial = msgspec.structs.replace(at_place(f"{module.__name__}:workload_matrix"), deadline_s=deadline_s)
         ended = run(trial, lambda _: None, AllGpus(gpus=gpus(count), kinds=kinds))
-        pids = [int(pid) for left in ended.left for pid in re.findall(r"^pid (\d+), which a driver restored", left)]
+        pids = [int(pid) for left in ended.left for pid in re.findall(r"^pid (\d+), which the driver ", left)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         assert len(pids) == len(ended.left), ended.left
