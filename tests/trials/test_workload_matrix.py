@@ -128,6 +128,7 @@ FATES: Final = {
     ("managed-memory", "alone"): "refused",
     ("cuda-ipc", "together"): "lost-on-restore",
     ("peer-access", "alone"): "lost-on-restore",
+    ("peer-access-512-mib", "alone"): "not-here",
     ("nccl", "together"): "lost-on-restore",
     ("nccl", "one by one"): "lost-on-restore",
     ("nccl", "together, P2P and SHM off"): "survives",
@@ -172,6 +173,11 @@ def test_with_one_gpu_and_no_nccl_the_rest_is_tried(tried: Try) -> None:
         "it takes two GPUs, and there is one", "no NCCL library was found",
     }  # fmt: skip
     assert {cell.fate for key, cell in seen.items() if key[0] != "plain"} == {"not-here"}
+
+
+@pytest.mark.parametrize(("mib", "fate"), [(4096, "not-here"), (8192, "lost-on-restore")])
+def test_a_large_block_is_tried_where_it_is_within_the_share(tried: Try, mib: int, fate: Fate) -> None:
+    assert one(tried(f"memory gpu*: gives {mib}", kinds=("peer-access-512-mib",))).fate == fate
 
 
 def test_no_peer_access_is_no_fate(tried: Try) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from warmspare.control import cuda_abi as abi
-from warmspare.control.cuda import CudaError
+from warmspare.control.cuda import Context, CudaError
 from warmspare.control.kernels import POISON
 from warmspare.model.facts import Cause
 from warmspare.trials.api import NotTried
-from warmspare.trials.workloads.api import Place, Program, Workload, on_two_gpus
+from warmspare.trials.on_gpu import MIB, SHARE
+from warmspare.trials.workloads.api import NOT_NOW, Place, Program, Workload, on_two_gpus
 
+LARGE: Final = 512 * MIB
+"""A block from which on peer access was seen to be lost; blocks of 384 MiB survived (2 x H200, driver 580.159.04)."""
 NO_PEERS: Final = frozenset({abi.PEER_ACCESS_UNSUPPORTED, abi.TOO_MANY_PEERS, abi.NOT_SUPPORTED})
 """How a driver refuses peer access."""
 
@@ -48,4 +51,21 @@ class Peers(Program):
         there.seed = seed
 
 
-WORKLOADS: Final = (Workload("peer-access", Peers, on_two_gpus, hazard=1),)
+class LargePeers(Peers):
+    """The same with a block of 512 MiB on each GPU: a small one alone would call this survivable."""
+
+    def size(self, context: Context) -> int:
+        """Such a block, where it is within the share.
+
+        Raises:
+            NotTried: it is not.
+        """
+        if context.memory().free // SHARE < LARGE:
+            raise NotTried(Cause.SKIPPED, NOT_NOW.format(gpu=self.place.gpus[0].subject))
+        return LARGE
+
+
+WORKLOADS: Final = (
+    Workload("peer-access", Peers, on_two_gpus, hazard=1),
+    Workload("peer-access-512-mib", LargePeers, on_two_gpus, hazard=1),
+)
