@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from warmspare.control import process
+from warmspare.control import cgroups, process
 from warmspare.control.lever import LeverRefused
 from warmspare.model.facts import Cause
 from warmspare.trials.api import (
@@ -86,7 +86,7 @@ def sweep_stale() -> list[str]:
 
 
 def clear(token: str) -> list[str]:
-    """End every process that carries `token`, then remove its folders. Returns what stays."""
+    """End every process that carries `token`, then remove its folders and control groups. Returns what stays."""
     return [*(f"pid {pid}" for pid in process.end_tagged(token)), *_clear_folders(token)]
 
 
@@ -97,7 +97,7 @@ def _clear_folders(token: str) -> list[str]:
             for folder in root.glob(f"{PREFIX}{token}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
                 left += [str(folder)] if folder.exists() else []
-    return left
+    return left + cgroups.remove(f"{PREFIX}{token}")
 
 
 def _is_stale(folder: Path, token: str) -> bool:
