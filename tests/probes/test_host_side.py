@@ -502,7 +502,8 @@ def daemon(**more: bool) -> Gave:
 
 def test_dockers_configuration() -> None:
     seen = known(containers.DockerRuntime, {DOCKER: daemon(nvidia=True, cdi=True)})
-    assert (seen.nvidia, seen.default, seen.cdi) == (True, False, True)
+    assert (seen.nvidia, seen.default, seen.cdi, seen.experimental) == (True, False, True, None)
+    assert known(containers.DockerRuntime, {DOCKER: daemon(experimental=True)}).experimental is True
     assert cause(containers.DockerRuntime, {DOCKER: daemon(valid=False)}) is Cause.INVALID
     assert cause(containers.DockerRuntime, {DOCKER: DENIED}) is Cause.DENIED
 

@@ -14,6 +14,7 @@ ContainerCause = Literal[
     "rootless",
     "docker_not_experimental",
     "runtime_without_criu",
+    "runtime_crashed",
     "no_criu",
     "old_criu",
     "driver_mounts",
@@ -48,19 +49,17 @@ CAUSES: Final[tuple[tuple[ContainerCause, re.Pattern[str]], ...]] = (
     ("docker_not_experimental", re.compile(r"(?i)checkpoint.*only supported on a Docker daemon with experimental")),
     (
         "rootless",
-        re.compile(r"(?i)(checkpoint|restor)\w* a container requires root|cannot (checkpoint|restore) a rootless"),
+        re.compile(r"(?i)(checkpoint|restor)ing (a container )?requires root|cannot (checkpoint|restore) a rootless"),
     ),
-    ("old_criu", re.compile(r"(?i)requires at least CRIU|CRIU version .*(required|too old)")),
+    ("old_criu", re.compile(r"(?i)requires at least CRIU|libcriu is too old")),
     (
         "no_criu",
-        re.compile(r'(?i)exec: "?criu"?: executable file not found|execvp\("criu"|(could not|cannot) load .?libcriu'),
+        re.compile(r'(?i)exec: "?criu"?: executable file not found|execvp\("criu"'),
     ),
+    ("runtime_crashed", re.compile(r"failed: signal: (segmentation fault|aborted|killed)")),
     (
         "runtime_without_criu",
-        re.compile(
-            r"(?i)runtime does not support checkpoint|checkpoint/restore (is )?not supported"
-            r"|(compiled|built) without (support for )?criu|not compiled with criu"
-        ),
+        re.compile(r"(?i)runtime does not support checkpoint|could not load .?libcriu"),
     ),
 )
 """Causes by what the engines, the runtimes and CRIU say, the most telling first.
@@ -69,7 +68,8 @@ Source: opencontainers/runc#4522, checkpoint-restore/criu#2472 (NVIDIA's hook mo
 criu#2672, NVIDIA/nvidia-container-toolkit#834, #1098 (CDI names most of them, and the restore misses the rest);
 NVIDIA/cuda-checkpoint#19 (GSP firmware); cri-o/cri-o#7632 (the hook, also without a GPU); criu#3040 (ghost files);
 opencontainers/runc#2009, containers/podman#2038 (rootless); docker/cli, experimental; the cgroup and iptables
-lines as crun 1.21 and CRIU 4.1.1 said them for us.
+lines, and the crash, as crun 1.21 and CRIU 4.1.1 said them for us (a mount without a type, as CDI files have them,
+crashes that crun on cgroup v1).
 """
 WRAPPERS: Final = re.compile(r"criu failed: type \w+ err(no|or) \d+|CRIU (checkpointing|restoring) failed -?\d+")
 """What runc (and containerd and Docker with it) and crun say whatever CRIU's reason was.

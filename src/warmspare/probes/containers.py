@@ -55,12 +55,14 @@ class DockerRuntime(Fact, frozen=True, kw_only=True):
     """What Docker's configuration here says of NVIDIA; one that is not there says nothing, and all is False.
 
     `default`: every container runs under NVIDIA's runtime. `cdi`: CDI is turned on there, which new versions
-    of Docker do by themselves. Docker Desktop and a rootless Docker keep theirs elsewhere.
+    of Docker do by themselves. `experimental`: `docker checkpoint` is turned on there; None in an older recording.
+    Docker Desktop and a rootless Docker keep theirs elsewhere.
     """
 
     nvidia: bool
     default: bool
     cdi: bool
+    experimental: bool | None = None
 
 
 class InsideMounts(Fact, frozen=True, kw_only=True):
@@ -103,7 +105,12 @@ def docker_runtime(host: Host) -> DockerRuntime:
     seen = host.experiment("docker_runtimes")
     if not seen["valid"]:
         raise Unreadable(Cause.INVALID, "/etc/docker/daemon.json is no JSON object")
-    return DockerRuntime(nvidia=bool(seen["nvidia"]), default=bool(seen["default"]), cdi=bool(seen["cdi"]))
+    return DockerRuntime(
+        nvidia=bool(seen["nvidia"]),
+        default=bool(seen["default"]),
+        cdi=bool(seen["cdi"]),
+        experimental=bool(seen["experimental"]) if "experimental" in seen else None,
+    )
 
 
 @probe

@@ -58,3 +58,21 @@ def container_was_given_the_driver(mounts: InsideMounts, container: Container) -
     if not (mounts.libraries or mounts.devices or mounts.folders):
         return undecided(NOTHING_GIVEN, remedy="give-container-the-gpu")
     return met(GIVEN, libraries=len(mounts.libraries), folders=len(mounts.folders), devices=mounts.devices)
+
+
+CAN_CHECKPOINT = "docker checkpoint is turned on (experimental)"
+CANNOT_CHECKPOINT = "docker checkpoint is off: /etc/docker/daemon.json has no experimental: true"
+NO_DOCKER = "no Docker here"
+NOT_RECORDED = "this recording does not say whether docker checkpoint is turned on"
+
+
+def docker_checkpoints_are_on(tools: ContainerTools, docker: DockerRuntime) -> Finding:
+    """Docker's checkpoints are experimental and off by default; no version of Docker is tried here.
+
+    Source: docs.docker.com/reference/cli/docker/checkpoint; docker/cli, experimental/README.md.
+    """
+    if not any(tool.name == "docker" for tool in tools.tools):
+        return not_applicable(NO_DOCKER)
+    if docker.experimental is None:
+        return undecided(NOT_RECORDED)
+    return met(CAN_CHECKPOINT) if docker.experimental else undecided(CANNOT_CHECKPOINT)
