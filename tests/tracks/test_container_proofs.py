@@ -8,9 +8,7 @@ import pytest
 
 from warmspare.model.container_log import ContainerCause
 from warmspare.model.facts import Outcome
-from warmspare.probes.containers import ContainerTool, ContainerTools, DockerRuntime, Engine
 from warmspare.tracks.container_proofs import REMEDIES, container_survives, container_with_gpu_survives
-from warmspare.tracks.container_requirements import docker_checkpoints_are_on
 from warmspare.trials.container_roundtrip import ContainerGpuRoundtrip, ContainerRoundtrip
 
 DONE = Outcome(kind="done")
@@ -53,18 +51,3 @@ def test_a_cause_has_its_remedy(code: str, status: str, remedy: str | None) -> N
 def test_remedies_are_for_causes_that_there_are() -> None:
     ours = set(typing.get_args(ContainerCause))
     assert set(REMEDIES) - ours == {"too_old", "seccomp", "disk_full"}
-
-
-@pytest.mark.parametrize(
-    ("engine", "experimental", "status"),
-    [
-        ("docker", True, "met"),
-        ("docker", False, "undecided"),
-        ("docker", None, "undecided"),
-        ("podman", True, "not_applicable"),
-    ],
-)
-def test_dockers_checkpoints(*, engine: Engine, experimental: bool | None, status: str) -> None:
-    tools = ContainerTools(tools=(ContainerTool(name=engine, version="1.2", problem=None),))
-    docker = DockerRuntime(nvidia=False, default=False, cdi=False, experimental=experimental)
-    assert docker_checkpoints_are_on(tools, docker).status == status

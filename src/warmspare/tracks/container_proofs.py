@@ -64,7 +64,7 @@ def container_survives(proof: ContainerRoundtrip) -> Finding:
 
 
 def container_with_gpu_survives(proof: ContainerGpuRoundtrip) -> Finding:
-    """Tried: the same with a GPU by CDI. The driver's mounts in a container are what CRIU most often refuses.
+    """Tried: the same with a GPU visible by CDI, since the driver's mounts are what CRIU most often refuses.
 
     Remedy: use-cdi
     Remedy: external-mounts
