@@ -502,10 +502,16 @@ def daemon(**more: bool) -> Gave:
 
 def test_dockers_configuration() -> None:
     seen = known(containers.DockerRuntime, {DOCKER: daemon(nvidia=True, cdi=True)})
-    assert (seen.nvidia, seen.default, seen.cdi, seen.experimental) == (True, False, True, None)
-    assert known(containers.DockerRuntime, {DOCKER: daemon(experimental=True)}).experimental is True
+    assert (seen.nvidia, seen.default, seen.cdi) == (True, False, True)
     assert cause(containers.DockerRuntime, {DOCKER: daemon(valid=False)}) is Cause.INVALID
     assert cause(containers.DockerRuntime, {DOCKER: DENIED}) is Cause.DENIED
+
+
+def test_dockers_checkpoints() -> None:
+    assert known(containers.DockerCheckpoints, {DOCKER: daemon(experimental=True)}).on
+    assert not known(containers.DockerCheckpoints, {DOCKER: daemon(experimental=False)}).on
+    assert cause(containers.DockerCheckpoints, {DOCKER: daemon()}) is Cause.UNASKED
+    assert cause(containers.DockerCheckpoints, {DOCKER: daemon(valid=False)}) is Cause.INVALID
 
 
 def test_what_is_mounted_into_us() -> None:

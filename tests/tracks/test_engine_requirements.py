@@ -12,6 +12,7 @@ from warmspare.probes.containers import (
     CdiSpecs,
     ContainerTool,
     ContainerTools,
+    DockerCheckpoints,
     DockerRuntime,
     InsideMounts,
     NvidiaToolkit,
@@ -234,8 +235,8 @@ NO_TOOLKIT: Final = NvidiaToolkit(found=False, version=None)
 TOOLKIT: Final = NvidiaToolkit(found=True, version="1.18.0")
 NO_RUNTIME: Final = DockerRuntime(nvidia=False, default=False, cdi=False)
 RUNTIME: Final = replace(NO_RUNTIME, nvidia=True)
-TRIES_OUT: Final = replace(NO_RUNTIME, experimental=True)
-STABLE: Final = replace(NO_RUNTIME, experimental=False)
+TRIES_OUT: Final = DockerCheckpoints(on=True)
+STABLE: Final = DockerCheckpoints(on=False)
 NO_CDI: Final = CdiSpecs(paths=())
 CDI: Final = CdiSpecs(paths=("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"))
 NONE_GIVEN: Final = InsideMounts(libraries=(), devices=(), programs=(), folders=())
@@ -267,7 +268,6 @@ CONTAINERS: Final = (
     Row(container.docker_checkpoints_are_on, (NO_TOOLS, TRIES_OUT), NOT_HERE, None, "no Docker here"),
     Row(container.docker_checkpoints_are_on, (DOCKER, TRIES_OUT), MET, None, "is turned on (experimental)"),
     Row(container.docker_checkpoints_are_on, (DOCKER, STABLE), UNDECIDED, None, "has no experimental: true"),
-    Row(container.docker_checkpoints_are_on, (DOCKER, NO_RUNTIME), UNDECIDED, None, "recording does not say"),
     Row(container.container_was_given_the_driver, (GIVEN, OUTSIDE), NOT_HERE, None, "this is no container"),
     Row(container.container_was_given_the_driver, (GIVEN, INSIDE), MET, None, ": 2, folders: 0, devices: nvidia0"),
     *(

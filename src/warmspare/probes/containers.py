@@ -55,14 +55,18 @@ class DockerRuntime(Fact, frozen=True, kw_only=True):
     """What Docker's configuration here says of NVIDIA; one that is not there says nothing, and all is False.
 
     `default`: every container runs under NVIDIA's runtime. `cdi`: CDI is turned on there, which new versions
-    of Docker do by themselves. `experimental`: `docker checkpoint` is turned on there; None in an older recording.
-    Docker Desktop and a rootless Docker keep theirs elsewhere.
+    of Docker do by themselves. Docker Desktop and a rootless Docker keep theirs elsewhere.
     """
 
     nvidia: bool
     default: bool
     cdi: bool
-    experimental: bool | None = None
+
+
+class DockerCheckpoints(Fact, frozen=True, kw_only=True):
+    """Whether Docker's configuration here turns on what is experimental, `docker checkpoint` among it."""
+
+    on: bool
 
 
 class InsideMounts(Fact, frozen=True, kw_only=True):
@@ -105,12 +109,18 @@ def docker_runtime(host: Host) -> DockerRuntime:
     seen = host.experiment("docker_runtimes")
     if not seen["valid"]:
         raise Unreadable(Cause.INVALID, "/etc/docker/daemon.json is no JSON object")
-    return DockerRuntime(
-        nvidia=bool(seen["nvidia"]),
-        default=bool(seen["default"]),
-        cdi=bool(seen["cdi"]),
-        experimental=bool(seen["experimental"]) if "experimental" in seen else None,
-    )
+    return DockerRuntime(nvidia=bool(seen["nvidia"]), default=bool(seen["default"]), cdi=bool(seen["cdi"]))
+
+
+@probe
+def docker_checkpoints(host: Host) -> DockerCheckpoints:
+    """Source: docs.docker.com, docker checkpoint and the daemon's configuration file."""
+    seen = host.experiment("docker_runtimes")
+    if not seen["valid"]:
+        raise Unreadable(Cause.INVALID, "/etc/docker/daemon.json is no JSON object")
+    if "experimental" not in seen:
+        raise Unreadable(Cause.UNASKED, "not in this recording: Docker's experimental setting")
+    return DockerCheckpoints(on=bool(seen["experimental"]))
 
 
 @probe

@@ -96,7 +96,7 @@ def container_gpu_roundtrip(steps: Steps) -> ContainerGpuRoundtrip:
 
 def _cycle(steps: Steps, proof: type[P], device: str | None) -> P:
     programs = _programs()
-    podman, diary, secret = _prepare(steps, programs)
+    podman, diary, secret, versions = _prepare(steps, programs)
     pid = steps.prepare("start the container", _start, podman, diary, device, steps.patience_s)
 
     _pull(steps, "checkpoint", podman.checkpoint)
@@ -117,7 +117,7 @@ def _cycle(steps: Steps, proof: type[P], device: str | None) -> P:
         steps.wrong("Podman said the container was removed, and its first process still runs")
     return proof(
         outcome=Outcome(kind="done"),
-        **programs.versions(),
+        **versions,
         checkpoint_s=steps.took_s["checkpoint"],
         restore_s=steps.took_s["restore"],
         image_mib=image_mib,
@@ -133,18 +133,18 @@ def _programs() -> Programs:
     for name, found in (("Podman", programs.podman), ("crun", programs.crun), ("CRIU", programs.criu)):
         if found is None:
             raise NotTried(Cause.SKIPPED, f"no {name} was found")
-    criu = programs.versions()["criu"]
-    if criu and int(criu.partition(".")[0]) < OLDEST_CRIU:
-        raise NotTried(Cause.SKIPPED, f"CRIU {criu} is older than {OLDEST_CRIU}")
     return programs
 
 
-def _prepare(steps: Steps, programs: Programs) -> tuple[Podman, Path, str]:
-    """A Podman of our own, and a diary in which a secret lies that only the counter's memory will hold."""
+def _prepare(steps: Steps, programs: Programs) -> tuple[Podman, Path, str, dict[str, str | None]]:
+    """A Podman of our own, a diary with a secret that only the counter's memory will hold, and the versions."""
     try:
         steps.prepare("enter private mounts", private_mounts.enter, RUN_FOLDERS)
     except PermissionError as error:
         raise NotTried(Cause.DENIED, f"private mounts are refused: {error}") from error
+    versions = programs.versions()  # only now: crun makes a folder in /run before it tells its own
+    if (criu := versions["criu"]) and int(criu.partition(".")[0]) < OLDEST_CRIU:
+        raise NotTried(Cause.SKIPPED, f"CRIU {criu} is older than {OLDEST_CRIU}")
     diary, secret = steps.scratch / "diary", secrets.token_hex(16)
     diary.mkdir()
     (diary / "secret").write_text(f"{secret}\n", encoding="ascii")
@@ -153,7 +153,7 @@ def _prepare(steps: Steps, programs: Programs) -> tuple[Podman, Path, str]:
     except FileNotFoundError as error:
         raise NotTried(Cause.SKIPPED, str(error)) from error
     name = f"{PREFIX}{os.environ.get(process.TAG, secrets.token_hex(8))}"
-    return Podman(programs, steps.scratch / "podman", name), diary, secret
+    return Podman(programs, steps.scratch / "podman", name), diary, secret, versions
 
 
 def _start(podman: Podman, diary: Path, device: str | None, patience_s: float) -> int:
