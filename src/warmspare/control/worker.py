@@ -1,4 +1,4 @@
-"""A program of ours that answers line by line, and is killed when it does not: a call into a driver may never return."""
+"""A program of ours that answers line by line, and is killed when it does not: a driver call may never return."""
 
 from __future__ import annotations
 
