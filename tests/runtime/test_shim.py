@@ -135,5 +135,5 @@ def test_what_is_no_folder_is_refused(folder: str, tool: Tool, tmp_path: Path) -
 def test_one_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     shim.install(tmp_path)
-    with pytest.raises(shim.ShimRefused, match="does not start: .*not found"):
+    with pytest.raises(shim.ShimRefused, match=r"does not start: .*not found"):
         shim.start_s(tmp_path)
