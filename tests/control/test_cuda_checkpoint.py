@@ -204,6 +204,14 @@ def test_a_lock_waits_for_a_call_that_waits_itself(world: World) -> None:
         assert not target.answers(0)
 
 
+def test_a_lock_waits_for_a_call_that_never_returns(world: World) -> None:
+    with one(world("cuMemAlloc_v2 gpu0 nth4: hangs")) as (target, asker):
+        target.tell("more")
+        while asker.do("Lock", 50) != LATE:  # it has not come to it yet
+            assert asker.do("Unlock") == 0
+        assert asker.state == RUNNING
+
+
 @pytest.mark.parametrize("what", ["more", "check", "synchronize", "wait", "replay"])
 def test_a_call_of_a_locked_process_waits_until_it_is_unlocked(world: World, what: str) -> None:
     with one(world()) as (target, asker):
@@ -306,7 +314,7 @@ def test_a_stopped_process_does_not_answer_and_does_what_it_was_asked_when_it_go
         os.waitid(os.P_PID, target.pid, os.WSTOPPED)
         assert asker.do("GetRestoreThreadId")[0] == 0
         with Asker(env, target.pid) as hung, Asker(env, target.pid) as waiting:
-            hung.begin("Lock", 50)
+            hung.put("Lock", 50)
             assert not hung.answers()
             waiting.begin("GetState")
             assert not waiting.answers()
@@ -336,7 +344,7 @@ def test_a_stopped_process_is_not_restored(world: World) -> None:
     with one(world()) as (target, asker):
         asker.all("Lock", "Checkpoint")
         os.kill(target.pid, signal.SIGSTOP)
-        asker.begin("Restore")
+        asker.put("Restore")
         assert not asker.answers()
         os.kill(target.pid, signal.SIGCONT)
         assert asker.hear() == 0
