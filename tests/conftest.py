@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     can_not = {
         "root": None if os.geteuid() == 0 else "needs root",
         "criu": None if find_program("criu", os.environ) else "needs a CRIU: scripts/fetch-criu brings one",
+        "podman": None if find_program("podman", os.environ) else "needs Podman: scripts/fetch-podman brings it",
         "gpu": None if Path("/proc/driver/nvidia/version").exists() else "needs a GPU: see tests/hosts",
     }
     for item in items:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from warmspare.model.findings import Finding
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform
+from warmspare.tracks.container_proofs import container_survives, container_with_gpu_survives
 from warmspare.tracks.container_requirements import (
     container_tools_are_known,
     container_was_given_the_driver,
     containers_can_have_gpus,
+    docker_checkpoints_are_on,
 )
 from warmspare.tracks.criu_requirements import (
     criu_can_work_here,
@@ -94,6 +96,7 @@ TRACK = Track(
             container_was_given_the_driver,
             container_tools_are_known,
             containers_can_have_gpus,
+            docker_checkpoints_are_on,
         ],
         Layer.KERNEL: [
             kernel_has_userfaultfd,
@@ -103,7 +106,7 @@ TRACK = Track(
             programs_hold_no_rings,
         ],
         Layer.PRIVILEGES: [namespace_is_initial, memory_is_not_limited],
-        Layer.CRIU: [plugin_is_there],
+        Layer.CRIU: [plugin_is_there, container_survives, container_with_gpu_survives],
         Layer.DRIVER: [
             driver_abilities_are_known,
             not_every_program_survives,

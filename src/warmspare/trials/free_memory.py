@@ -30,7 +30,7 @@ def free(context: Context, index: int | None) -> Free:
 
     Source: nvml.h, nvmlDeviceGetMemoryInfo; cuda.h, cuMemGetInfo.
     """
-    told = _by_nvml(index)
+    told = free_by_nvml(index)
     return Free(context.memory().free, "cuda") if told is None else Free(told, "nvml")
 
 
@@ -46,7 +46,7 @@ class Watch:
     def __init__(self, gpu: Gpu) -> None:
         """Look now. Only where NVML does not tell is a context made for it, in this process."""
         self._index = gpu.nvml
-        told = _by_nvml(gpu.nvml)
+        told = free_by_nvml(gpu.nvml)
         self._context = opened(gpu) if told is None else None
         self.by: Instrument = "nvml" if told is not None else "cuda"
         self._before = self._free()
@@ -66,7 +66,7 @@ class Watch:
         return change
 
     def _free(self) -> int:
-        told = self._context.memory().free if self._context else _by_nvml(self._index)
+        told = self._context.memory().free if self._context else free_by_nvml(self._index)
         if told is None:
             message = "NVML no longer tells how much memory is free"
             raise OSError(message)
@@ -82,7 +82,8 @@ def lists(index: int | None, pid: int) -> bool | None:
     return None if listed is None else pid in listed
 
 
-def _by_nvml(index: int | None) -> int | None:
+def free_by_nvml(index: int | None) -> int | None:
+    """What a GPU has to give in bytes, by NVML; None where it does not say."""
     if index is None:
         return None
     answer = nvml.ask("nvmlDeviceGetMemoryInfo", str(index))

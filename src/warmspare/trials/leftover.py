@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from warmspare.control import process
+from warmspare.control import cgroups, process
 from warmspare.model.facts import Cause
 from warmspare.trials import gentle
 from warmspare.trials.api import NotTried
@@ -70,7 +70,7 @@ def sweep_stale() -> list[str]:
 
 
 def clear(token: str) -> list[str]:
-    """End every process that carries `token`, then remove its folders. Returns what stays."""
+    """End every process that carries `token`, then remove its folders and control groups. Returns what stays."""
     return cleared(token, lambda spared: process.end_tagged(token, spared))
 
 
@@ -96,7 +96,7 @@ def _folders(token: str) -> list[Path]:
 def _clear_folders(token: str) -> list[str]:
     for folder in (found := _folders(token)):
         shutil.rmtree(folder, ignore_errors=True)
-    return [str(folder) for folder in found if folder.exists()]
+    return [*(str(folder) for folder in found if folder.exists()), *cgroups.remove(f"{PREFIX}{token}")]
 
 
 def _is_stale(folder: Path, token: str) -> bool:
