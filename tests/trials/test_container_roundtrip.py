@@ -20,7 +20,7 @@ from leftovers import Corner, until
 from warmspare.control import cgroups
 from warmspare.control.process import find_program
 from warmspare.model.facts import Absent, Cause
-from warmspare.trials import child, container_roundtrip
+from warmspare.trials import container_roundtrip, leftover
 from warmspare.trials.api import NotTried, at_place
 from warmspare.trials.container_roundtrip import Beat, cdi_device, difference
 from warmspare.trials.run import run
@@ -229,7 +229,7 @@ def test_what_a_killed_keeper_left_is_cleared_away_by_the_next_run(corner: Corne
     assert until(lambda: not Path(f"/proc/{keeper}").exists())
     (folder,) = corner.folders()
     os.utime(folder, (0, 0))  # a young one may be about to be locked
-    assert child.sweep_stale() == []
+    assert leftover.sweep_stale() == []
 
 
 def started(tool: subprocess.Popen[str], step: str) -> None:
