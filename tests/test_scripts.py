@@ -13,6 +13,7 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parent.parent
 FETCH: Final = ROOT / "scripts" / "fetch-criu"
 FETCH_PODMAN: Final = ROOT / "scripts" / "fetch-podman"
+FETCH_PLUGIN: Final = ROOT / "scripts" / "fetch-criu-plugin"
 SCRIPTS: Final = sorted([*(path for path in (ROOT / "scripts").iterdir() if not path.suffix), ROOT / ".ci" / "run"])
 TOOLS: Final = (
     *("awk", "bash", "cat", "chmod", "cut", "dirname", "flock", "grep", "ls", "mkdir", "mktemp", "mv", "readlink"),
@@ -224,7 +225,41 @@ def test_a_podman_fetched_before_is_enough(bench: Bench, tmp_path: Path) -> None
     assert ran.stderr == f"fetch-podman: podman version 9.9 in {folder} works; nothing was fetched\n"
 
 
-@pytest.mark.parametrize("script", [FETCH, FETCH_PODMAN], ids=lambda path: path.name)
+def test_a_plugin_that_is_there_alone_does_not_stand_in_the_way(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "fetched" / "plugin").mkdir(parents=True)
+    ran = bench.run(FETCH, "--force", tmp_path / "fetched")
+    assert "no apt-get" in one_line(ran)
+    assert (tmp_path / "fetched" / "plugin").exists()
+
+
+def test_a_plugin_built_before_is_enough(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("9.9\n")
+    (tmp_path / "cuda_plugin.so").write_text("built")
+    ran = bench.run(FETCH_PLUGIN, tmp_path)
+    assert (ran.returncode, ran.stdout) == (0, f"{tmp_path}\n")
+    assert ran.stderr == f"fetch-criu-plugin: CUDA plugin of CRIU 9.9 in {tmp_path}; nothing was fetched\n"
+
+
+def test_a_plugin_is_not_built_over_something_else(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "cuda_plugin.so").touch()
+    ran = bench.run(FETCH_PLUGIN, "--force", tmp_path / "thesis")
+    assert ran.returncode == 1
+    assert "holds something else" in one_line(ran)
+
+
+@pytest.mark.parametrize(("compiler", "lacking"), [({}, "no C compiler: install"), ({"CC": "cc"}, "no apt-get")])
+def test_what_a_plugin_cannot_be_built_without_is_named(
+    compiler: dict[str, str], lacking: str, bench: Bench, tmp_path: Path
+) -> None:
+    script = checkout(tmp_path / "checkout") / "scripts" / "fetch-criu-plugin"
+    ran = bench.run(script, **compiler)
+    assert ran.returncode == 1
+    assert lacking in one_line(ran)
+    assert not (tmp_path / "checkout" / ".criu" / "plugin").exists()
+
+
+@pytest.mark.parametrize("script", [FETCH, FETCH_PODMAN, FETCH_PLUGIN], ids=lambda path: path.name)
 def test_too_many_arguments_are_a_usage_error(script: Path, bench: Bench) -> None:
     ran = bench.run(script, "one", "two")
     assert ran.returncode == 2

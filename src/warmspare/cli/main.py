@@ -20,6 +20,7 @@ from warmspare.cli.check import check
 from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
 from warmspare.cli.judge import judge
+from warmspare.cli.shim import shim
 from warmspare.cli.snapshot import snapshot
 
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -46,7 +47,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline):
+for command in (check, snapshot, judge, explain, baseline, shim):
     cli.add_command(command)
 
 
