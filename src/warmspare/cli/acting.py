@@ -38,8 +38,8 @@ def act(pid: int, do: Callable[[Tools, Progress], str], *, mends: bool = False) 
     with failing(progress), tools(progress) as given:
         for found in recover(given):
             if found.concerns(pid) and found.is_harm and not (mends and found.outcome == "stranded"):
-                raise NotActed(found.sentence, "lost")
-            given.say(found.sentence)
+                why = f"nothing was begun: {found.sentence}"
+                raise NotActed(why, "lost")
         line = do(given, progress)
     say(f"{clean(line)}\n")
     return 0
