@@ -23,6 +23,7 @@ from warmspare.cli.judge import judge
 from warmspare.cli.move import move
 from warmspare.cli.ps import ps
 from warmspare.cli.resume import resume
+from warmspare.cli.shim import shim
 from warmspare.cli.snapshot import snapshot
 from warmspare.cli.suspend import suspend
 
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move):
+for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, shim):
     cli.add_command(command)
 
 
