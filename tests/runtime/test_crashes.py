@@ -34,6 +34,11 @@ MOST_POINTS = 60
 FLAWS: tuple[Flaw, ...] = ("", "managed", "busy", "restore hangs", "peers")
 
 
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    return Driver(tmp_path)
+
+
 class Countdown:
     """Kills this process when it has been called so often."""
 
