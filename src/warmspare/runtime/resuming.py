@@ -40,7 +40,7 @@ def resume(tools: Tools, pid: int, options: Options) -> str:
     needed = summed(vram)
     refuse(guards.before_resume(seen, needed, gpus.free(shown)), options)
     with stoppable(tools.say) as stop, begun(tools, "resume", seen, vram) as entry:
-        took = _resumed(tools, entry, seen, needed, stop)
+        took = _resumed(tools, entry, seen, None if options.force else needed, stop)
         back = f"{sum(needed.values())} MiB of GPU memory are back" if needed else "it runs"
         line = f"resumed {called(seen.tree[0])}: {back} after {took.all_s:.2f} s"
         return done(entry, tools, f"{line}; `warmspare suspend {pid}` suspends it again", stop)
