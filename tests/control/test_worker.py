@@ -62,3 +62,12 @@ def test_it_has_a_session_of_its_own_and_knows_us() -> None:
     assert (pid, int(parent)) == (session, os.getpid())
     assert Path(root.decode(), "warmspare").is_dir()
     worker.close()
+
+
+def test_it_sees_every_gpu_whatever_is_hidden_from_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.environ.get("LD_LIBRARY_PATH", "/opt/none"))
+    worker = Worker("import os, sys\nfor line in sys.stdin: print(*sorted(os.environ), flush=True)")
+    assert {name.decode() for name in worker.ask(b"?", 10).split()} >= os.environ.keys() - {"CUDA_VISIBLE_DEVICES"}
+    assert b"CUDA_VISIBLE_DEVICES" not in worker.ask(b"?", 10).split()
+    worker.close()

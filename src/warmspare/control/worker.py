@@ -18,6 +18,10 @@ GRACE_S: Final = 5.0
 """How long it may take to end; one that hangs in the kernel is left to it."""
 
 
+HIDES_GPUS: Final = "CUDA_VISIBLE_DEVICES"
+"""What hides GPUs from us must not decide on which one another process can be restored."""
+
+
 class Hung(Exception):
     """It gave no answer in time, and has been killed."""
 
@@ -45,6 +49,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != HIDES_GPUS},
         )
         self._rest = b""
 
