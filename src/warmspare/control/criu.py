@@ -61,7 +61,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Running:
-    """A CRIU at work. It is in a session of its own: a Ctrl-C must not end it while it is inside other processes."""
+    """A CRIU at work, in a session of its own: a Ctrl-C must not end it while it is inside other processes.
+
+    Nor is one that dumps ever killed: its code may run in the processes, and they would go on in it.
+    """
 
     def __init__(self, started: subprocess.Popen[bytes], work: Path, action: str) -> None:
         """Know where it writes its log."""
@@ -78,7 +81,7 @@ class Running:
 
     def to_the_end(self) -> Ended:
         """How it ended, whatever time that takes."""
-        return _ended(self._process.wait(), self._work, self._action)
+        return ended(self._process.wait(), self._work, self._action)
 
     def wait(self, deadline_s: float) -> Ended | None:
         """How it ended; None: it is at work after `deadline_s` still."""
@@ -86,12 +89,7 @@ class Running:
             status = self._process.wait(deadline_s)
         except subprocess.TimeoutExpired:
             return None
-        return _ended(status, self._work, self._action)
-
-    def kill(self) -> None:
-        """End it at once. Never one that dumps: its code may run in the processes, and they would run on in it."""
-        self._process.kill()
-        self._process.wait()
+        return ended(status, self._work, self._action)
 
 
 class Criu:
@@ -139,21 +137,22 @@ class Criu:
         return self._begin(images, work, "restore", *args, *options.arguments)
 
     def _begin(self, images: Path, work: Path, action: str, *args: str) -> Running:
-        command = [self.program, action, *args, "--images-dir", str(images), "--work-dir", str(work)]
-        command += ["--log-file", f"{action}.log", "-v4", "--no-default-config", *_unprivileged()]
-        in_our_session = "--shell-job" in args  # what it restores is to have our terminal
         # Its streams go to files: a restored process that held our pipe would keep it open.
         with process.undisturbed(), (work / f"{action}.out").open("wb") as out:
             started = subprocess.Popen(
-                command,
-                stdin=None if in_our_session else subprocess.DEVNULL,
+                self._command(str(images), work, action, *args),
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 cwd=work,
-                env=_environment(),
-                start_new_session=not in_our_session,
+                env=environment(),
+                start_new_session=True,
             )
         return Running(started, work, action)
+
+    def _command(self, images: str, work: Path, action: str, *args: str) -> list[str]:
+        command = [self.program, action, *args, "--images-dir", images, "--work-dir", str(work)]
+        return [*command, "--log-file", f"{action}.log", "-v4", "--no-default-config", *_unprivileged()]
 
     def _asked(self, deadline_s: float, *args: str) -> subprocess.CompletedProcess[str] | None:
         try:
@@ -163,7 +162,7 @@ class Criu:
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                env=_environment(),
+                env=environment(),
                 timeout=deadline_s,
                 check=False,
             )
@@ -182,7 +181,8 @@ def missing_capabilities() -> tuple[str, ...]:
     return (*lacking, *(["CAP_SYS_PTRACE"] if not may >> CAP_SYS_PTRACE & 1 else []))
 
 
-def _ended(status: int, work: Path, action: str) -> Ended:
+def ended(status: int, work: Path, action: str) -> Ended:
+    """How a run ended whose log lies in `work`."""
     if status == 0:
         return Ended(status=0, cause=None, line="")
     cause, line = explain(_tail(work / f"{action}.log") + _tail(work / f"{action}.out"))
@@ -191,7 +191,7 @@ def _ended(status: int, work: Path, action: str) -> Ended:
     return Ended(status=status, cause=cause, line=line)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, but for the user's configuration of CRIU, which must not steer us: `leave-running`, say, or a script."""
     return {name: value for name, value in os.environ.items() if name != "CRIU_CONFIG_FILE"}
 
