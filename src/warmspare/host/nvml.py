@@ -26,6 +26,8 @@ LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND = "12", "13"
 """Codes of NVML's own. Source: nvml.h."""
 FIELD_TYPES: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """The member that holds a field's value, by its nvmlValueType_t."""
+PROCESS: Final = "nvmlFriendlyObject"
+"""pynvml's own copy of a structure, with numbers and None: how it gives the processes on a GPU."""
 
 
 def ask(call: str, *args: str) -> Answer:
@@ -80,7 +82,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 # NVML gives numbers, strings, by
         case bytes():
             return value.decode("utf-8", "replace")
         case list() | tuple() | ctypes.Array():
-            return [_plain(item) for item in value]
+            return [dict(vars(item)) if type(item).__name__ == PROCESS else _plain(item) for item in value]
         case ctypes.Structure() if hasattr(value, "nvmlReturn"):  # a field: the rest of it is times
             given = getattr(value.value, FIELD_TYPES[value.valueType % len(FIELD_TYPES)])
             number = given if value.nvmlReturn == 0 else None
