@@ -131,10 +131,10 @@ class Criu:
         """Begin to dump the tree under `pid` into `images`, with the log; it is left stopped."""
         return self._begin(images, images, "dump", "--tree", str(pid), "--leave-stopped", *options.arguments)
 
-    def restoring(self, images: Path, work: Path, options: Options) -> Running:
-        """Begin to restore the tree from `images`, stopped; the log and PIDFILE go to `work`."""
+    def to_restore(self, images: str, work: Path, options: Options) -> list[str]:
+        """The command that restores the tree from `images`, stopped; log and PIDFILE go to `work`."""
         args = ("--restore-detached", "--leave-stopped", "--pidfile", PIDFILE)
-        return self._begin(images, work, "restore", *args, *options.arguments)
+        return self._command(images, work, "restore", *args, *options.arguments)
 
     def _begin(self, images: Path, work: Path, action: str, *args: str) -> Running:
         # Its streams go to files: a restored process that held our pipe would keep it open.
@@ -189,6 +189,11 @@ def ended(status: int, work: Path, action: str) -> Ended:
     if cause is None and os.statvfs(work).f_bfree == 0:  # the log itself was cut short
         cause = "disk_full"
     return Ended(status=status, cause=cause, line=line)
+
+
+def log_of(work: Path, action: str) -> str:
+    """What a run wrote into its log in `work`, of a long one the end; empty if there is none."""
+    return _tail(work / f"{action}.log")
 
 
 def environment() -> dict[str, str]:

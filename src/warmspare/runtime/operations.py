@@ -64,6 +64,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a driver call about this process was begun."""
         return any(step.pid == pid for step in self.steps)
 
+    def was_under_way(self, pid: int) -> bool:
+        """Whether one was begun, and nobody wrote down how it ended."""
+        return any(step.pid == pid and step.ended is None for step in self.steps)
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where a pid means what it says: a machine, one boot of it, and a pid namespace."""

@@ -27,7 +27,7 @@ class NotActed(Exception):
     After `refused`, `failed` and `undone` they are as they were.
     """
 
-    def __init__(self, end: End, sentence: str) -> None:
+    def __init__(self, sentence: str, end: End) -> None:
         """Carry both."""
         super().__init__(sentence)
         self.end = end

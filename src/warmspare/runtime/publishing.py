@@ -75,7 +75,7 @@ class Hidden:
                 raise CannotKeep(message) from None
             stack.pop_all()
         self.place = Place(parent=str(parent), hidden=hidden, name=name, device=seen.st_dev, inode=seen.st_ino)
-        self.is_published = False
+        self.is_published = self._stays = False
 
     def __enter__(self) -> Self:
         """Write into `folder`."""
@@ -83,7 +83,7 @@ class Hidden:
 
     def __exit__(self, *_: object) -> None:
         """Remove it, unless it was published."""
-        if not self.is_published:
+        if not self.is_published and not self._stays:
             self.remove()
         os.close(self.folder)
         os.close(self._parent)
@@ -130,6 +130,10 @@ class Hidden:
         if not is_at(self.place, self.place.name):
             message = f"{self.place.path} is not what was written: somebody else renames folders there"
             raise CannotKeep(message)
+
+    def leave(self) -> None:
+        """Do not remove it: somebody is at work in it."""
+        self._stays = True
 
     def remove(self) -> None:
         """Remove what was made so far, if it is still that."""

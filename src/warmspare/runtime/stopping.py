@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from warmspare.control.process import STOPPING
+from warmspare.runtime.outcomes import NotActed
 
 SAID: Final = "stopping once the driver has answered"
 
@@ -40,7 +41,7 @@ class Stop:
 def stoppable(say: Callable[[str], None]) -> Iterator[Stop]:
     """Note the signals that ask us to stop, and pass the first of them on when everything is in order again.
 
-    Only the main thread may; signals that are ignored stay so.
+    Only the main thread may; signals that are ignored stay so. Where a process came to harm, that is told instead.
     """
     stop = Stop()
 
@@ -55,6 +56,10 @@ def stoppable(say: Callable[[str], None]) -> Iterator[Stop]:
         signal.signal(one, note)
     try:
         yield stop
+    except NotActed as failure:
+        if failure.is_harm:  # that is what must be heard
+            stop.number = None
+        raise
     finally:
         for one in heeded:
             signal.signal(one, before[one])

@@ -38,17 +38,22 @@ class Tools(NamedTuple):
 class Gone(Exception):
     """A process ended, or its number has become another's; the message says which."""
 
+    def __init__(self, one: Target) -> None:
+        """Name it."""
+        super().__init__(f"{called(one)} has ended")
+
 
 class Unit:
     """The CUDA processes of one operation, held so that no other can take their place.
 
     Called as `together.Tell`. Until something fails, it goes no further where we are asked to stop, a process has
     gone or nothing can be journalled; after that the way back is free, and `problem` keeps what went wrong on it.
+    `touched`: a call was begun.
     """
 
     def __init__(self, tools: Tools, entry: Entry, members: Sequence[Target], stop: Stop | None = None) -> None:
         """Use `held`."""
-        self.tools, self.members, self.problem = tools, tuple(members), ""
+        self.tools, self.members, self.problem, self.touched = tools, tuple(members), "", False
         self._entry, self._stop, self._way_back = entry, stop or Stop(), False
         self._held: dict[int, int | None] = {}
 
@@ -63,7 +68,7 @@ class Unit:
             self._held = {one.pid: stack.enter_context(process.holding(one.pid)) for one in self.members}
             for one in self.members:
                 if not is_same(one):
-                    raise Gone(f"{called(one)} has ended, or its number is another's now")
+                    raise Gone(one)
             yield
 
     @property
@@ -78,6 +83,7 @@ class Unit:
                 self._stop.check()
                 self._check(pid)
             self._entry.tell(action, pid, end)
+            self.touched = True
         except (AskedToStop, Gone):
             self._way_back = True
             raise
@@ -109,7 +115,7 @@ class Unit:
         descriptor = self._held.get(pid)
         member = next(one for one in self.members if one.pid == pid)
         if not is_same(member) or (descriptor is not None and process.ready([descriptor], 0)):
-            raise Gone(f"{called(member)} has ended")
+            raise Gone(member)
 
 
 def bring_back(
@@ -155,7 +161,7 @@ def _claim(tools: Tools, needed: Mib) -> list[str]:
             with contextlib.suppress(CheckpointFailed):
                 tools.levers.release()
             why = f"{mib} MiB of {gpu} cannot be had ({failed}); free some and try again"
-            raise NotActed("failed", why) from failed
+            raise NotActed(why, "failed") from failed
         claimed.append(gpu)
     return claimed
 
