@@ -15,21 +15,25 @@ from typing import Final, NamedTuple
 import msgspec
 
 from warmspare.control import process, together
+from warmspare.control.checkpointer import State
 from warmspare.control.criu import Criu, Ended, Options, log_of
 from warmspare.control.target import Target, has_libcuda, is_same, tree
 from warmspare.model.criu_log import REMEDIES
 from warmspare.runtime import frozen
 from warmspare.runtime.aftermath import FAILURES, done, ended, judged, ran_again, words
 from warmspare.runtime.following import Follower, Sums, Unfollowed
-from warmspare.runtime.guards import Seen
+from warmspare.runtime.guards import Refusal, Seen, before_any, before_suspend
 from warmspare.runtime.journal import Entry
+from warmspare.runtime.looking import look
 from warmspare.runtime.manifest import Made, Manifest
 from warmspare.runtime.manifest import Process as Member
+from warmspare.runtime.obstacles import obstacles
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.publishing import CannotKeep, Hidden
 from warmspare.runtime.stopping import Stop, stoppable
-from warmspare.runtime.suspending import begun, cuda_of
-from warmspare.runtime.unit import Tools, Unit
+from warmspare.runtime.suspending import Options as Acting
+from warmspare.runtime.suspending import begun, cuda_of, refuse
+from warmspare.runtime.unit import Tools, Unit, noted, summed
 
 DUMP_S: Final = 3600.0
 """How long CRIU may take. It cannot be broken off without harm, so this is only when we stop waiting."""
@@ -51,11 +55,12 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class With(NamedTuple):
-    """What a checkpoint is made with."""
+    """What a checkpoint is made with. `no_gpu`: nothing in the tree uses CUDA, and the driver is not asked."""
 
     criu: Criu
-    options: Options
     made: Made
+    options: Options = Options()
+    no_gpu: bool = False
 
 
 class Broken(Exception):
@@ -70,20 +75,40 @@ STOPS: Final = (Broken, CannotKeep, Unfollowed, OSError, *FAILURES)
 """All that can break off a checkpoint before its image is published."""
 
 
-def checkpoint(seen: Seen, to: Path, means: With, tools: Tools) -> Saved:
-    """Make an image of the processes that were looked at, and end them.
+def checkpoint(tools: Tools, pid: int, to: Path, means: With, acting: Acting) -> Saved:
+    """Make an image of a process with all that it started, and end them.
 
     Raises:
-        NotActed: it was not made, and what became of them; or they did not end after it was.
+        NotActed: a guard refused, or it failed, and what became of them.
         CannotKeep, JournalFailed: nothing was done.
     """
+    seen = look(pid, tools.levers, () if means.no_gpu else tools.cards())
+    refuse(before(seen, means.options, no_gpu=means.no_gpu), acting)
+    acting.proven(tuple(seen.by_gpu or ()))
+    already = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
+    vram = None if seen.vram is None else {**seen.vram, **(already or {})}
     with Hidden(to) as hidden:
-        held = (seen.vram_mib or 0) * frozen.MIB
+        held = sum((summed(seen.vram) or {}).values()) * frozen.MIB
         memory = frozen.in_memory(seen.tree)
         hidden.need(memory + held, f"{memory >> 20} MiB of memory and {held >> 20} MiB of GPU memory")
         place = msgspec.json.encode(hidden.place).decode()
-        with stoppable(tools.say) as stop, begun(tools, "checkpoint", seen, **{PLACE: place}) as entry:
-            return _Act(seen, means, tools, entry, stop).carried_out(hidden)
+        with stoppable(tools.say) as stop, begun(tools, "checkpoint", seen, vram, **{PLACE: place}) as entry:
+            seen = msgspec.structs.replace(seen, vram=vram)
+            return _Act(seen, means, tools, entry, stop).carried_out(hidden, acting)
+
+
+def before(seen: Seen, options: Options, *, no_gpu: bool) -> tuple[Refusal, ...]:
+    """What speaks against it: all that speaks against a suspend, and what CRIU would refuse only in the middle."""
+    if not seen.tree or not (no_gpu or seen.cuda or seen.untold):
+        how = "; --no-gpu checkpoints it without the driver" if seen.tree else ""
+        found = before_any(seen)
+        return (Refusal(why=f"{found[0].why}{how}"),) if found else ()
+    if no_gpu and (seen.cuda or seen.untold):
+        user = next(one for one in seen.tree if one.pid in (seen.cuda or seen.untold))
+        return (Refusal(why=f"{called(user)} uses CUDA: leave --no-gpu away"),)
+    # The guards ask for a CUDA process among them; here there may be none.
+    asked = msgspec.structs.replace(seen, cuda={seen.pid: "running"}) if no_gpu else seen
+    return (*before_suspend(asked), *(Refusal(why=why) for why in obstacles(seen.tree, options)))
 
 
 class _Act:
@@ -95,11 +120,11 @@ class _Act:
         self._unit = Unit(tools, entry, cuda_of(seen), stop)
         self._suspend_s = self._dump_s = self._summed_s = 0.0
 
-    def carried_out(self, hidden: Hidden) -> Saved:
+    def carried_out(self, hidden: Hidden, acting: Acting) -> Saved:
         """Save, publish, end."""
         try:
             with self._unit.held():
-                self._suspend(hidden)
+                self._suspend(hidden, acting)
                 sums = self._dump(hidden)
                 self._entry.note(**{TREE: msgspec.json.encode(self._tree).decode()})
                 self._stop.check()
@@ -128,10 +153,11 @@ class _Act:
             line=done(self._entry, self._tools, line, self._stop),
         )
 
-    def _suspend(self, hidden: Hidden) -> None:
+    def _suspend(self, hidden: Hidden, acting: Acting) -> None:
         if self._unit.pids:
             self._entry.stage("suspending")
-            self._suspend_s = together.suspend(self._tools.levers, self._unit.pids, self._unit).all_s
+            took = together.suspend(self._tools.levers, self._unit.pids, self._unit, acting.limits)
+            self._suspend_s = took.all_s
         memory = frozen.in_memory(self._tree)  # with what was GPU memory
         hidden.need(memory, f"{memory >> 20} MiB of memory")
         self._stop.check()
@@ -195,14 +221,22 @@ class _Act:
             path, pid = hidden.place.path, self._tree[0].pid
             told = f"{called(self._tree[0])} is stopped: `kill -CONT {pid}` and `warmspare resume {pid}` bring it back"
             return NotActed(f"{path}: {why}; {told}", "stranded")
-        return undone(self._unit, self._tree, why, log_of(hidden.path, "dump"))
+        return undone(self._unit, self._tree, self._seen.cuda, Why(why, log_of(hidden.path, "dump")))
 
 
-def undone(unit: Unit, targets: tuple[Target, ...], why: str, log: str) -> NotActed:
-    """Let them all run on as they did; what became of them. `log` is CRIU's of the dump, if it came to that."""
-    problem = frozen.go_on(targets, log)
-    ran_again(unit, unit.pids)
-    end, left = judged(unit, dict.fromkeys(unit.pids, "running"))
+class Why(NamedTuple):
+    """What broke a checkpoint off, and CRIU's log of the dump, if it came to that."""
+
+    words: str
+    log: str
+
+
+def undone(unit: Unit, targets: tuple[Target, ...], found: Mapping[int, State], because: Why) -> NotActed:
+    """Let them all go on as they were `found`; what became of them."""
+    why = because.words
+    problem = frozen.go_on(targets, because.log)
+    ran_again(unit, tuple(pid for pid in unit.pids if found.get(pid) == "running"))
+    end, left = judged(unit, found)
     if not is_same(targets[0]):
         return NotActed(f"not checkpointed: {why}; {called(targets[0])} has ended", "lost")
     if end or problem:

@@ -48,6 +48,7 @@ class Files:
         self._folder, self._pool = folder, pool
         self._open: dict[str, int] = {}
         self._chunks: dict[str, list[Future[str]]] = {}
+        self._covered: dict[str, int] = {}
 
     def advance(self, name: str) -> None:
         """Begin with the chunks that are whole by now.
@@ -56,8 +57,8 @@ class Files:
             Unsteady: the file has become smaller.
         """
         size = self._size(name)
-        for start in range(len(self._begun(name)) * CHUNK, size - CHUNK + 1, CHUNK):
-            self._begin(name, start, CHUNK)
+        while size - self._covered.get(name, 0) >= CHUNK:
+            self._begin(name, CHUNK)
 
     def finish(self, name: str) -> dict[str, object]:
         """The size and all digests of a file that nobody writes to any more.
@@ -67,9 +68,9 @@ class Files:
         """
         self.advance(name)
         size = self._size(name)
-        if rest := size - len(self._begun(name)) * CHUNK:
-            self._begin(name, size - rest, rest)
-        digests = [chunk.result() for chunk in self._begun(name)]
+        if rest := size - self._covered.get(name, 0):
+            self._begin(name, rest)
+        digests = [chunk.result() for chunk in self._chunks.get(name, [])]
         if self._size(name) != size:
             message = f"{name} was written to after its end"
             raise Unsteady(message)
@@ -86,15 +87,15 @@ class Files:
         for chunk in (chunk for chunks in self._chunks.values() for chunk in chunks if chunk.done()):
             chunk.result()
 
-    def _begin(self, name: str, start: int, size: int) -> None:
-        self._chunks[name].append(self._pool.submit(_digest, self._descriptor(name), name, start, size))
-
-    def _begun(self, name: str) -> list[Future[str]]:
-        return self._chunks.setdefault(name, [])
+    def _begin(self, name: str, size: int) -> None:
+        start = self._covered.get(name, 0)
+        chunk = self._pool.submit(_digest, self._descriptor(name), name, start, size)
+        self._chunks.setdefault(name, []).append(chunk)
+        self._covered[name] = start + size
 
     def _size(self, name: str) -> int:
         size = os.fstat(self._descriptor(name)).st_size
-        if size < len(self._begun(name)) * CHUNK:
+        if size < self._covered.get(name, 0):
             message = f"{name} became smaller while it was read"
             raise Unsteady(message)
         return size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -52,17 +53,19 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         """End it."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def read(self, names: Iterable[str]) -> None:
         """Have a reader begin with these files."""
         stdin = self._process.stdin
         if stdin is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what it died of is told by `sums`
                 stdin.write("\n".join(names).encode())
                 stdin.close()
-            except BrokenPipeError:  # what it died of is told by `sums`
-                pass
             self._process.stdin = None
 
     def sums(self) -> Sums:

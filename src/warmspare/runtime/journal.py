@@ -85,13 +85,12 @@ class Journal:
         return tuple(one for one in self._open() if self._store.is_held(one.id))
 
     def last_of(self, target: Target) -> Operation | None:
-        """The newest operation on this very process that has an outcome.
+        """The newest operation of this boot on this very process that has an outcome.
 
         Raises:
             JournalFailed: it cannot be read.
         """
-        about = [one for one in self._ended() if keys((target,)) & keys(one.targets)]
-        return about[-1] if about else None
+        return next((one for one in reversed(self._ended()) if keys((target,)) & keys(one.targets)), None)
 
     def stranded(self) -> tuple[Operation, ...]:
         """Operations that left processes stranded, and after which none came that touched them.

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from warmspare.control import process
+from warmspare.control.checkpointer import State
 from warmspare.control.criu import log_of
 from warmspare.control.target import Target, is_same, target, tree
 from warmspare.runtime import frozen
-from warmspare.runtime.checkpointing import CRIU, DUMP_S, PLACE, TREE, undone
+from warmspare.runtime.checkpointing import CRIU, DUMP_S, PLACE, TREE, Why, undone
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.operations import Operation, Outcome
 from warmspare.runtime.outcomes import Recovered, called
@@ -41,7 +42,8 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     else:
         unit = Unit(tools, entry, [one for one in targets if one.pid in operation.cuda and is_same(one)])
         new = [one for one in tree(operation.pid) if one.pid not in {each.pid for each in targets}]
-        back = undone(unit, (*targets, *new), WHY, log)
+        ran: dict[int, State] = {pid: "running" for pid in unit.pids if operation.touched(pid)}
+        back = undone(unit, (*targets, *new), ran, Why(WHY, log))
         outcome, sentence = "failed" if back.end == "refused" else back.end, str(back)
     if not remove(place):
         sentence = f"{sentence}; {Path(place.parent, place.hidden)} could not be removed"

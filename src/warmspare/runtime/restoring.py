@@ -29,7 +29,7 @@ from warmspare.runtime.manifest import NoImage
 from warmspare.runtime.operations import Busy, JournalFailed, Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import AskedToStop, Stop, stoppable
-from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back
+from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back, written
 
 RESTORE_S: Final = 3600.0
 SMALL: Final = 16 * 2**20
@@ -152,7 +152,13 @@ class _Act:
     def _begun(self, targets: tuple[Target, ...]) -> Entry:
         journal: Journal = self._tools.journal
         try:
-            return journal.begin("restore", targets, self._cuda(targets), **{IMAGE: str(self._image.path)})
+            return journal.begin(
+                "restore",
+                targets,
+                self._cuda(targets),
+                **{IMAGE: str(self._image.path)},
+                **written(self._vram(targets)),
+            )
         except Busy as busy:
             message = f"another warmspare is at work on these processes: {busy}"
             raise NoNursery(message) from busy
@@ -160,6 +166,11 @@ class _Act:
     def _cuda(self, targets: tuple[Target, ...]) -> tuple[int, ...]:
         wanted = set(self._image.manifest.cuda)
         return tuple(one.pid for one in targets if (pid_inside(one.pid) or one.pid) in wanted)
+
+    def _vram(self, targets: tuple[Target, ...]) -> dict[int, dict[str, int]]:
+        """What each held when it was saved, under the numbers that they have now."""
+        held = {one.pid: one.vram_mib for one in self._image.manifest.processes if one.cuda}
+        return {pid: held[pid_inside(pid) or pid] for pid in self._cuda(targets)}
 
     def _resumed(self, targets: tuple[Target, ...], entry: Entry) -> Restored:
         cuda = self._cuda(targets)
@@ -216,7 +227,7 @@ def _holding(unit: Unit, shown: tuple[Card, ...]) -> list[Target]:
 def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     """Go on with a restore whose controller was killed: what it restored either runs or is gone."""
     path, targets = operation.detail.get(IMAGE, "?"), operation.targets
-    there = [one for one in targets if is_same(one)]
+    there = [] if operation.rebooted else [one for one in targets if is_same(one)]
     if not there:
         sentence = f"{called(targets[0])} was not restored: it was interrupted before it ran; the image {path} is whole"
         return Recovered(operation=operation, outcome="failed", sentence=sentence)

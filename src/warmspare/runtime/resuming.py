@@ -16,13 +16,13 @@ from warmspare.runtime import cards as gpus
 from warmspare.runtime import guards
 from warmspare.runtime.aftermath import FAILURES, Failure, done, ended, judged, words
 from warmspare.runtime.guards import Mib, Seen
-from warmspare.runtime.journal import Entry, Journal
+from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import look
 from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import Stop, stoppable
-from warmspare.runtime.suspending import Options, begun, cuda_of, refuse, told_of
-from warmspare.runtime.unit import VRAM, Tools, Unit, bring_back, noted
+from warmspare.runtime.suspending import Options, Well, begun, cuda_of, refuse, told_of
+from warmspare.runtime.unit import Tools, Unit, bring_back, noted, state_of, summed
 
 
 def resume(tools: Tools, pid: int, options: Options) -> str:
@@ -36,40 +36,26 @@ def resume(tools: Tools, pid: int, options: Options) -> str:
     seen = look(pid, tools.levers, shown)
     if seen.cuda and set(seen.cuda.values()) == {"running"} and not seen.untold:
         return f"{called(seen.tree[0])} runs: there is nothing to resume"
-    needed = needed_by(tools.journal, seen)
+    vram = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
+    needed = summed(vram)
     refuse(guards.before_resume(seen, needed, gpus.free(shown)), options)
-    with stoppable(tools.say) as stop, begun(tools, "resume", seen) as entry:
+    with stoppable(tools.say) as stop, begun(tools, "resume", seen, vram) as entry:
         took = _resumed(tools, entry, seen, needed, stop)
-        back = f"{sum(needed.values())} MiB back on its GPU" if needed else "its GPU memory is back"
-        line = f"resumed {called(seen.tree[0])}: {back} in {took.all_s:.2f} s; `warmspare suspend {pid}` frees it again"
-        return done(entry, tools, line, stop)
-
-
-def needed_by(journal: Journal, seen: Seen) -> dict[str, int] | None:
-    """MiB by GPU that the suspended ones among them held, by the journal; None where this tool did not suspend them."""
-    needed: dict[str, int] = {}
-    for one in cuda_of(seen):
-        if seen.cuda[one.pid] != "checkpointed":
-            continue
-        held = noted(journal.last_of(one, noting=VRAM), (one.pid,))
-        if held is None:
-            return None
-        for gpu, mib in held.items():
-            needed[gpu] = needed.get(gpu, 0) + mib
-    return needed
+        back = f"{sum(needed.values())} MiB of GPU memory are back" if needed else "it runs"
+        line = f"resumed {called(seen.tree[0])}: {back} after {took.all_s:.2f} s"
+        return done(entry, tools, f"{line}; `warmspare suspend {pid}` suspends it again", stop)
 
 
 def suspended_again(unit: Unit, pids: Sequence[int]) -> None:
-    """Bring those that were restored back to where they were, if nothing else can be done with them."""
+    """Bring those that were restored back to where they were; what fails shows in their states."""
     unit.turn_back()
     levers = unit.tools.levers
-    for pid in pids:
-        if levers.state_or_none(pid) == "locked":
-            try:
-                unit("checkpoint", pid, None)
-                unit("checkpoint", pid, levers.checkpoint(pid))
-            except FAILURES as failure:
-                unit.problem = words(failure)
+    for pid in (pid for pid in pids if state_of(levers, pid) == "locked"):
+        try:
+            unit("checkpoint", pid, None)
+            unit("checkpoint", pid, levers.checkpoint(pid))
+        except FAILURES as failure:
+            unit.problem = words(failure)
 
 
 def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
@@ -77,23 +63,29 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     members = [one for one in operation.targets if one.pid in operation.cuda]
     unit = Unit(tools, entry, [one for one in members if is_same(one)])
     gone = [one for one in members if one not in unit.members]
-    if not unit.touched_in(operation):
-        return told_of(operation, unit, gone, {}, "is as it was: nothing had been done to it")
-    waiting = [pid for pid in unit.pids if tools.levers.state_or_none(pid) == "checkpointed"]
-    needed = noted(operation, waiting) or _noted_before(tools.journal, unit, waiting)
-    free = gpus.free(tools.cards())
-    whom, pid = called(operation.targets[0]), operation.pid
-    if waiting and (needed is None or free is None or any(mib > free.get(gpu, 0) for gpu, mib in needed.items())):
+    if not any(map(operation.touched, unit.pids)):
+        return told_of(operation, unit, gone, {}, Well("undone", "is as it was: nothing had been done to it"))
+    waiting = [one for one in unit.members if state_of(tools.levers, one.pid) == "checkpointed"]
+    needed, free = summed(noted(tools.journal, waiting)), gpus.free(tools.cards())
+    if waiting and not has_room(needed, free):
         suspended_again(unit, unit.pids)
-        again = f"is still suspended: too little GPU memory is known to be free; `warmspare resume {pid}` tries again"
-        return told_of(operation, unit, gone, dict.fromkeys(unit.pids, "checkpointed"), again)
+        again = f"is still suspended, for want of free GPU memory; `warmspare resume {operation.pid}` tries again"
+        return told_of(operation, unit, gone, dict.fromkeys(unit.pids, "checkpointed"), Well("undone", again))
+    why = ""
     try:
         bring_back(unit, unit.pids, needed)
-    except (NotActed, *FAILURES):
-        outcome = told_of(operation, unit, gone, dict.fromkeys(unit.pids, "running"), "runs")
-    else:
-        outcome = told_of(operation, unit, gone, dict.fromkeys(unit.pids, "running"), "runs: its resume was finished")
-    return outcome
+    except NotActed as failure:
+        why = f": {failure}"
+    except FAILURES as failure:
+        why = f": {words(failure)}"
+    well = Well("done", f"runs: its {operation.action} was finished")
+    found = told_of(operation, unit, gone, dict.fromkeys(unit.pids, "running"), well)
+    return Recovered(operation=operation, outcome=found.outcome, sentence=f"{found.sentence}{why}")
+
+
+def has_room(needed: Mib | None, free: Mib | None) -> bool:
+    """Whether it is known that what is needed is free."""
+    return needed is not None and free is not None and all(mib <= free.get(gpu, 0) for gpu, mib in needed.items())
 
 
 def _resumed(tools: Tools, entry: Entry, seen: Seen, needed: Mib | None, stop: Stop) -> Took:
@@ -104,31 +96,20 @@ def _resumed(tools: Tools, entry: Entry, seen: Seen, needed: Mib | None, stop: S
     except NotActed as failure:
         raise ended(entry, unit, failure, stop) from failure
     except FAILURES as failure:
-        raise ended(entry, unit, _not_resumed(unit, seen.cuda, failure), stop) from failure
+        raise ended(entry, unit, not_resumed(unit, seen.cuda, failure), stop) from failure
 
 
-def _not_resumed(unit: Unit, found: Mapping[int, State], failure: Failure) -> NotActed:
+def not_resumed(unit: Unit, found: Mapping[int, State], failure: Failure) -> NotActed:
     """How it ended: a process whose restore failed is as it was, and yet may be beyond any restore."""
     why = words(failure)
     if not unit.touched:
         return NotActed(f"nothing was done: {why}", "refused")
     suspended_again(unit, [pid for pid in unit.pids if found[pid] == "checkpointed"])
     end, said = judged(unit, found)
-    if end is None and isinstance(failure, together.NotDone):
+    if end is None and isinstance(failure, together.NotDone) and failure.failure.action == "restore":
         pid = failure.failure.pid
-        return NotActed(f"not resumed: {why}; {pid} is stranded: `warmspare resume {pid}` may fail again", "stranded")
+        again = f"a restore that has failed may never succeed; `warmspare resume {pid}` tries again"
+        return NotActed(f"not resumed: {why}; process {pid} is stranded, suspended: {again}", "stranded")
     if end is None:
-        return NotActed(f"not resumed, it is still suspended: {why}", "undone")
+        return NotActed(f"not resumed, all are as they were: {why}", "undone")
     return NotActed(f"not resumed: {why}; {said}", end)
-
-
-def _noted_before(journal: Journal, unit: Unit, waiting: Sequence[int]) -> dict[str, int] | None:
-    needed: dict[str, int] = {}
-    for one in unit.members:
-        if one.pid in waiting:
-            held = noted(journal.last_of(one, noting=VRAM), (one.pid,))
-            if held is None:
-                return None
-            for gpu, mib in held.items():
-                needed[gpu] = needed.get(gpu, 0) + mib
-    return needed

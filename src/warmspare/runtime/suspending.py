@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,13 +15,13 @@ from warmspare.runtime import cards as gpus
 from warmspare.runtime import guards
 from warmspare.runtime.aftermath import FAILURES, Failure, done, ended, judged, ran_again, words
 from warmspare.runtime.cards import Card
-from warmspare.runtime.guards import Seen
+from warmspare.runtime.guards import Mib, Seen
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import look
 from warmspare.runtime.operations import Act, Busy, Operation, Outcome
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import Stop, stoppable
-from warmspare.runtime.unit import Tools, Unit, written
+from warmspare.runtime.unit import Tools, Unit, noted, written
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,9 @@ def suspend(tools: Tools, pid: int, options: Options) -> str:
         return f"{called(seen.tree[0])} is suspended already; `warmspare resume {pid}` brings it back"
     refuse(guards.before_suspend(seen), options)
     options.proven(tuple(seen.by_gpu or ()))
-    with stoppable(tools.say) as stop, begun(tools, "suspend", seen) as entry:
+    already = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
+    vram = None if seen.vram is None else {**seen.vram, **(already or {})}
+    with stoppable(tools.say) as stop, begun(tools, "suspend", seen, vram) as entry:
         took = freed(tools, entry, seen, options, stop)
         line = f"suspended {_whom(seen)}: {told(before, tools.cards(), seen)} in {took.all_s:.2f} s"
         return done(entry, tools, f"{line}; `warmspare resume {pid}` brings it back", stop)
@@ -86,18 +89,26 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         return Recovered(operation=operation, outcome="done", sentence=sentence)
     touched = tuple(pid for pid in unit.pids if operation.touched(pid))
     ran_again(unit, touched)
-    return told_of(operation, unit, gone, dict.fromkeys(touched, "running"), "was brought back, and runs")
+    well = Well("undone", "was brought back, and runs")
+    return told_of(operation, unit, gone, dict.fromkeys(touched, "running"), well)
+
+
+class Well(NamedTuple):
+    """How an operation ended, and what is said of the tree's root, if all are in the states wanted."""
+
+    outcome: Outcome
+    words: str
 
 
 def told_of(
-    operation: Operation, unit: Unit, gone: Sequence[Target], wanted: Mapping[int, State], undone: str
+    operation: Operation, unit: Unit, gone: Sequence[Target], wanted: Mapping[int, State], well: Well
 ) -> Recovered:
-    """What became of an operation that was to be undone; `undone` says so of the tree's root."""
-    outcome: Outcome = "lost" if any(operation.was_under_way(one.pid) for one in gone) else "undone"
+    """What became of an interrupted operation."""
+    outcome: Outcome = "lost" if any(operation.was_under_way(one.pid) for one in gone) else well.outcome
     said = [f"{called(one)} has ended meanwhile" for one in gone]
     if unit.members:
         end, of_each = judged(unit, wanted)
-        said.insert(0, of_each or f"{called(operation.targets[0])} {undone}")
+        said.insert(0, of_each or f"{called(operation.targets[0])} {well.words}")
         outcome = "lost" if end == "lost" or outcome == "lost" else "stranded" if end else outcome
     return Recovered(operation=operation, outcome=outcome, sentence="; ".join(said))
 
@@ -112,15 +123,15 @@ def refuse(found: tuple[guards.Refusal, ...], options: Options) -> None:
         raise NotActed(standing.why, "refused")
 
 
-def begun(tools: Tools, action: Act, seen: Seen, **detail: str) -> Entry:
-    """Write down what is about to be done.
+def begun(tools: Tools, action: Act, seen: Seen, vram: Mapping[int, Mib] | None, **detail: str) -> Entry:
+    """Write down what is about to be done, and how much GPU memory each process has or had.
 
     Raises:
         NotActed: another operation on one of these processes has no outcome yet.
         JournalFailed: it cannot be written.
     """
     try:
-        return tools.journal.begin(action, seen.tree, sorted(seen.cuda), **written(seen.vram), **detail)
+        return tools.journal.begin(action, seen.tree, sorted(seen.cuda), **written(vram), **detail)
     except Busy as busy:
         other = busy.other
         if busy.lives:

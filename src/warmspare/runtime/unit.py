@@ -10,18 +10,23 @@ from typing import Final, NamedTuple
 
 from warmspare.control import process, together
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done, State
-from warmspare.control.target import Target, is_same
+from warmspare.control.target import Target, is_same, target
 from warmspare.control.together import Limits, Tell, Took
 from warmspare.runtime import cards as gpus
 from warmspare.runtime.cards import MIB, Card
 from warmspare.runtime.guards import Mib
 from warmspare.runtime.journal import Entry, Journal
-from warmspare.runtime.operations import JournalFailed, Operation
+from warmspare.runtime.looking import still
+from warmspare.runtime.operations import JournalFailed
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.stopping import AskedToStop, Stop
 
 VRAM: Final = "vram"
 """The detail of an operation that says how many MiB each process held on which GPU: {pid: {uuid: MiB}}."""
+RAN_AFTER: Final = {
+    ("suspend", "undone"), ("checkpoint", "undone"), ("resume", "done"), ("move", "done"), ("restore", "done"),
+}  # fmt: skip
+"""Operations after which a process ran: one that is suspended now was suspended by somebody else."""
 EACH_ITS_OWN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -104,7 +109,7 @@ class Unit:
         """Those that are not in the state that they should be in, and what is the matter: `gone`, or a state."""
         found: dict[int, str] = {}
         for one in self.members:
-            state = self.tools.levers.state_or_none(one.pid) if is_same(one) else None
+            state = state_of(self.tools.levers, one.pid)
             if not is_same(one):
                 found[one.pid] = "gone"
             elif state != wanted.get(one.pid, state) or state is None:
@@ -171,16 +176,36 @@ def written(vram: Mapping[int, Mib] | None) -> dict[str, str]:
     return {} if vram is None else {VRAM: json.dumps({str(pid): dict(held) for pid, held in vram.items()})}
 
 
-def noted(operation: Operation | None, pids: Iterable[int]) -> dict[str, int] | None:
-    """MiB by GPU that these processes held together, by an operation's note; None where there is none of them all."""
-    if operation is None or VRAM not in operation.detail:
-        return None
-    vram = {int(pid): held for pid, held in json.loads(operation.detail[VRAM]).items()}
-    wanted = [vram.get(pid) for pid in pids]
-    if any(held is None for held in wanted):
+def noted(journal: Journal, members: Iterable[Target]) -> dict[int, Mib] | None:
+    """What each of these held when it was suspended, by the journal; None if one was not suspended by this tool.
+
+    Raises:
+        JournalFailed: it cannot be read.
+    """
+    found: dict[int, Mib] = {}
+    for one in members:
+        past = journal.last_of(one)
+        if past is None or (past.action, past.outcome) in RAN_AFTER:
+            return None
+        note = json.loads(past.detail.get(VRAM, "{}"))
+        if str(one.pid) not in note:
+            return None
+        found[one.pid] = note[str(one.pid)]
+    return found
+
+
+def summed(vram: Mapping[int, Mib] | None) -> dict[str, int] | None:
+    """What all of them hold, by GPU."""
+    if vram is None:
         return None
     needed: dict[str, int] = {}
-    for held in wanted:
-        for gpu, mib in (held or {}).items():
+    for held in vram.values():
+        for gpu, mib in held.items():
             needed[gpu] = needed.get(gpu, 0) + mib
     return needed
+
+
+def state_of(levers: Checkpointer, pid: int) -> State | None:
+    """The driver's state of a process; None where it cannot be asked: it is stopped, or does not answer."""
+    one = target(pid)
+    return None if one is None or still(one) else levers.state_or_none(pid)

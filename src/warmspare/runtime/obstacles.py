@@ -1,0 +1,56 @@
+"""What CRIU would refuse in the middle of a dump, seen beforehand: open files, sessions, terminals.
+
+Source: criu/pstree.c, criu/tty.c; our own runs with CRIU 4.1.1 and 4.2.1 (an io_uring is refused without saying so).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from warmspare.control.criu import Options
+from warmspare.control.target import Target
+from warmspare.model.criu_log import REMEDIES, Cause
+
+IO_URING: Final = "anon_inode:[io_uring]"
+TERMINALS: Final = ("/dev/pts/", "/dev/tty", "/dev/console")
+SESSION: Final = 3
+"""The place of the session's number behind the name. Source: proc_pid_stat(5), field 6."""
+
+
+def obstacles(tree: Sequence[Target], options: Options) -> tuple[str, ...]:
+    """Each as one line with what to do; what may not be seen is left to CRIU."""
+    return tuple(_found(tree, options))
+
+
+def _found(tree: Sequence[Target], options: Options) -> Iterator[str]:
+    pids = {one.pid for one in tree}
+    for one in tree:
+        name = f"process {one.pid} ({one.name})"
+        session = _session(one.pid)
+        if session is not None and session not in pids and not options.shell_job:
+            yield _line(f"{name} is in session {session}, whose leader is not among its processes", "session")
+        for number, path in _open_files(one.pid):
+            if path == IO_URING:
+                yield _line(f"{name} has an io_uring open (descriptor {number})", "io_uring")
+            elif path.startswith(TERMINALS) and path != "/dev/tty" and not options.shell_job:
+                yield _line(f"{name} has the terminal {path} open (descriptor {number})", "terminal")
+
+
+def _line(what: str, cause: Cause) -> str:
+    return f"{what}: {REMEDIES[cause]}"
+
+
+def _session(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[SESSION])
+    return None
+
+
+def _open_files(pid: int) -> Iterator[tuple[str, str]]:
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield link.name, str(link.readlink())
