@@ -1,4 +1,7 @@
-"""What the command line refuses: one line with the cause and what to do, exit code 2; of actions that fail, 1."""
+"""What the command line refuses: one line with the cause and what to do, exit code 2.
+
+Of actions that fail 1, and 5 where a process is lost or stranded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import click
 
 USAGE = 2
 FAILED = 1
+LOST = 5
 
 
 class Refused(click.ClickException):
@@ -20,6 +24,12 @@ class Failed(Refused):
     """An action was refused by what was found, or failed; the words of the command were right."""
 
     exit_code = FAILED
+
+
+class Lost(Failed):
+    """A process is lost, or stranded in a state that the tool could not bring it out of; the line names it."""
+
+    exit_code = LOST
 
 
 def tell(error: click.ClickException) -> None:

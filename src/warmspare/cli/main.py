@@ -17,10 +17,17 @@ import click
 from warmspare import __version__
 from warmspare.cli.baseline import baseline
 from warmspare.cli.check import check
+from warmspare.cli.checkpoint import checkpoint
 from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
+from warmspare.cli.inspect import inspect
 from warmspare.cli.judge import judge
+from warmspare.cli.move import move
+from warmspare.cli.ps import ps
+from warmspare.cli.restore import restore
+from warmspare.cli.resume import resume
 from warmspare.cli.snapshot import snapshot
+from warmspare.cli.suspend import suspend
 
 STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -46,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline):
+for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect):
     cli.add_command(command)
 
 

@@ -132,7 +132,7 @@ class _Act:
                 hidden.publish(manifest)
         except StillAtWork as failed:  # without an outcome: the next command finds out
             hidden.leave()
-            message = f"{failed}; when it has ended, `warmspare ps` clears up"
+            message = f"{failed}; when it has ended, `warmspare resume {self._seen.pid}` clears up"
             raise NotActed(message, "stranded") from failed
         except STOPS as failed:
             raise ended(self._entry, self._unit, self._undone(said(failed), hidden), self._stop) from failed

@@ -42,7 +42,9 @@ def look(pid: int, levers: Checkpointer, shown: Sequence[Card]) -> Seen:
             if levers.restore_thread(one.pid) is not None:
                 states[one.pid] = levers.state(one.pid)
         except CheckpointFailed as failed:
-            untold[one.pid] = f"cannot be asked about: {failed}"
+            lacks = failed.how == "refused" and failed.result is None
+            need = "; it takes an NVIDIA driver from 570 on" if lacks else ""
+            untold[one.pid] = f"cannot be asked about: {failed}{need}"
     held = gpus.vram(shown, [pid for pid in states if states[pid] in ("running", "locked")])
     return Seen(
         pid=pid,

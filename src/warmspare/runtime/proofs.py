@@ -9,8 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import msgspec
-
 from warmspare import __version__, catalogue, state, survey
 from warmspare.control.files import Unwritable
 from warmspare.host.identity import identities
@@ -56,14 +54,27 @@ def proven(
     except (OSError, Unwritable) as error:
         remarks.append(f"the proof was not kept: {error}")
     if lacking := _lacking(wanted, subjects, dict(taken.snapshot.readings.items())):
-        raise NotActed(f"{lacking}; `warmspare check criugpu` says more, --force does it all the same", "refused")
+        why = f"{lacking}; `warmspare check criugpu` says more, --force does it all the same"
+        raise NotActed(why, "refused")
     return tuple(remarks)
 
 
+def called(*names: str) -> tuple[type[Proof], ...]:
+    """The proofs of these names.
+
+    Raises:
+        NotActed: this version has no such proof.
+    """
+    known = {fact_name(fact): fact for fact in catalogue.facts() if issubclass(fact, Proof)}
+    if lacking := [name for name in names if name not in known]:
+        why = f"this version has no trial {lacking[0]}; --force does it all the same"
+        raise NotActed(why, "refused")
+    return tuple(known[name] for name in names)
+
+
 def passed(proof: Proof) -> bool:
-    """Whether it ended well and nothing that it compared was different."""
-    compared = (getattr(proof, name) for name in proof.__struct_fields__)
-    return proof.outcome.kind == "done" and not any(one is False for one in compared)
+    """Whether it ended well, and what it held came back as it was."""
+    return proof.outcome.kind == "done" and getattr(proof, "bytes_survived", True) is True
 
 
 def _subjects(readings: Readings, gpus: Collection[str]) -> frozenset[str]:
@@ -77,7 +88,7 @@ def _subjects(readings: Readings, gpus: Collection[str]) -> frozenset[str]:
 def _lacking(wanted: Sequence[type[Proof]], subjects: frozenset[str], proofs: Proofs) -> str:
     """The first proof that is not there or did not pass, in words; empty if there is none."""
     for proof in wanted:
-        for subject in sorted(_about(proof, subjects, proofs)):
+        for subject in sorted(subjects or {"gpu0"}) if proof.KIND == GPU else (HOST,):
             where = "" if subject == HOST else f" on {subject}"
             reading = proofs.get((fact_name(proof), subject))
             if not isinstance(reading, Known):
@@ -90,17 +101,6 @@ def _lacking(wanted: Sequence[type[Proof]], subjects: frozenset[str], proofs: Pr
                 detail = f": {outcome.detail}" if outcome.detail else ""
                 return f"this machine was seen to fail at it{where} ({fact_name(proof)}: {how}{at}{detail})"
     return ""
-
-
-def _about(proof: type[Proof], subjects: frozenset[str], proofs: Proofs) -> frozenset[str]:
-    """What a proof must be about: the host, each of the GPUs, or the pairs that were tried between them."""
-    if proof.KIND.name == HOST:
-        return frozenset({HOST})
-    if proof.KIND == GPU:
-        return subjects or frozenset({"gpu0"})
-    tried = {subject for name, subject in proofs if name == fact_name(proof)}
-    between = {pair for pair in tried if set(pair.split("→")) <= subjects}
-    return frozenset(between) or frozenset({"→".join(sorted(subjects))})
 
 
 def _redacted(readings: Readings) -> Readings:

@@ -6,6 +6,7 @@ afterwards, never on what the journal had meant to come true.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Final
 
@@ -14,6 +15,7 @@ import msgspec
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.operations import Act, Operation
 from warmspare.runtime.outcomes import Recovered, called
+from warmspare.runtime.stopping import stoppable
 from warmspare.runtime.unit import Tools
 
 FINISHES: Final[dict[Act, str]] = {
@@ -35,14 +37,16 @@ def recover(tools: Tools) -> tuple[Recovered, ...]:
         JournalFailed: the journal cannot be read or written.
     """
     found: list[Recovered] = []
-    for operation in tools.journal.interrupted():
-        entry = tools.journal.taken_over(operation)
-        if entry is None:
-            continue
-        with entry:
-            recovered = _recovered(operation, entry, tools)
-            entry.end(recovered.outcome, recovered.sentence)
-        found.append(recovered)
+    waiting = tools.journal.interrupted()
+    with stoppable(tools.say) if waiting else contextlib.nullcontext():  # what is begun here is ended
+        for operation in waiting:
+            entry = tools.journal.taken_over(operation)
+            if entry is None:
+                continue
+            with entry:
+                recovered = _recovered(operation, entry, tools)
+                entry.end(recovered.outcome, recovered.sentence)
+            found.append(recovered)
     return tuple(found)
 
 

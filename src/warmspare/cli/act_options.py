@@ -1,0 +1,25 @@
+"""Options and arguments of commands that act on processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+C = TypeVar("C", bound=Callable[..., Any])
+PID = click.argument("pid", type=click.IntRange(1, 2**22))
+"""A process; the kernel's largest number is 2^22. Source: proc_sys_kernel(5), pid_max."""
+
+
+def force(command: C) -> C:
+    """Go on against what only speaks against it."""
+    text = "Go on without a proof, and against what is predicted or cannot be told."
+    return click.option("--force", is_flag=True, help=text)(command)
+
+
+def lock_timeout(command: C) -> C:
+    """How long running work may take."""
+    text = "How long the process's running GPU work may take to end."
+    kind = click.FloatRange(0.001, 3600)
+    return click.option("--timeout", metavar="SECONDS", type=kind, default=10.0, show_default=True, help=text)(command)

@@ -1,0 +1,87 @@
+"""What the commands that act share: what they work with, clearing up first, and how an end becomes an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from warmspare import state
+from warmspare.cli.errors import Failed, Lost
+from warmspare.cli.output import remark, say
+from warmspare.cli.progress import Progress
+from warmspare.cli.session import need_linux
+from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done
+from warmspare.report.view import clean
+from warmspare.runtime import proofs
+from warmspare.runtime.cards import Watch, cards
+from warmspare.runtime.journal import Journal
+from warmspare.runtime.operations import JournalFailed
+from warmspare.runtime.outcomes import NotActed
+from warmspare.runtime.recovery import recover
+from warmspare.runtime.suspending import Options
+from warmspare.runtime.unit import Tools
+from warmspare.trials.api import StepEvent
+
+SUSPEND: Final = ("GpuSuspend",)
+MOVE: Final = ("GpuSuspend", "GpuMove")
+
+
+def act(pid: int, do: Callable[[Tools, Progress], str], *, mends: bool = False) -> int:
+    """Clear up what was interrupted, then do it, and say the one line. `mends`: it may help a stranded process.
+
+    Raises:
+        Failed: it was refused or failed, and the processes are as they were.
+        Lost: a process is lost or stranded; the line names it.
+    """
+    progress = Progress()
+    with failing(progress), tools(progress) as given:
+        for found in recover(given):
+            if found.concerns(pid) and found.is_harm and not (mends and found.outcome == "stranded"):
+                raise NotActed(found.sentence, "lost")
+            given.say(found.sentence)
+        line = do(given, progress)
+    say(f"{clean(line)}\n")
+    return 0
+
+
+@contextlib.contextmanager
+def tools(progress: Progress) -> Iterator[Tools]:
+    """What an act works with."""
+    need_linux()
+
+    def shown(action: Action, pid: int, end: Done | CheckpointFailed | None) -> None:
+        took_s = None if end is None else end.took_s if isinstance(end, Done) else 0.0
+        progress.step(StepEvent(name=f"{action} {pid}", lever=True, took_s=took_s))
+
+    def told(text: str) -> None:
+        progress.done()
+        remark(text)
+
+    with Journal.opened(state.folder()) as journal, Checkpointer() as levers, Watch() as host:
+        yield Tools(journal, levers, lambda: cards(host), told, shown)
+
+
+@contextlib.contextmanager
+def failing(progress: Progress) -> Iterator[None]:
+    """What goes wrong in here becomes one line and an exit code."""
+    try:
+        yield
+    except NotActed as failure:
+        raise (Lost if failure.is_harm else Failed)(str(failure)) from failure
+    except (JournalFailed, CheckpointFailed) as failure:
+        raise Failed(str(failure)) from failure
+    finally:
+        progress.done()
+
+
+def options(names: tuple[str, ...], given: Tools, progress: Progress, *, force: bool, lock_s: float) -> Options:
+    """Options of an act that wants these proofs."""
+
+    def proven(gpus: tuple[str, ...]) -> None:
+        if not force:
+            for text in proofs.proven(proofs.called(*names), gpus, progress):
+                given.say(text)
+            progress.done()
+
+    return Options(force=force, lock_s=lock_s, proven=proven)
