@@ -1,7 +1,7 @@
 """The `warmspare` command: its subcommands, its exit codes and what happens when it is stopped.
 
 Exit codes of check and judge: 0 GO, 1 NO-GO, 2 usage, 3 UNKNOWN, 4 DEGRADED; 128 + n when stopped by signal n.
-Of actions: 0 done, 1 refused or failed, 2 usage.
+Of actions: 0 done, 1 refused or failed with the process as it was, 2 usage, 5 a process lost or stranded, and named.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from warmspare.cli.inspect import inspect
 from warmspare.cli.judge import judge
 from warmspare.cli.move import move
 from warmspare.cli.ps import ps
-from warmspare.cli.restore import restore
 from warmspare.cli.resume import resume
 from warmspare.cli.snapshot import snapshot
 from warmspare.cli.suspend import suspend
@@ -53,7 +52,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect):
+for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move):
     cli.add_command(command)
 
 
