@@ -24,6 +24,7 @@ from warmspare.cli.inspect import inspect
 from warmspare.cli.judge import judge
 from warmspare.cli.move import move
 from warmspare.cli.ps import ps
+from warmspare.cli.restore import restore
 from warmspare.cli.resume import resume
 from warmspare.cli.snapshot import snapshot
 from warmspare.cli.suspend import suspend
@@ -52,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move):
+for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect):
     cli.add_command(command)
 
 
