@@ -28,8 +28,8 @@ from warmspare.runtime.publishing import CannotKeep
 from warmspare.runtime.recovery import recover
 from warmspare.runtime.unit import Tools
 
-PROOFS: Final = ("GpuSuspend", "CriugpuRoundtrip")
-CPU_PROOFS: Final = ("CriuRoundtrip",)
+PROOFS: Final = ("gpu_suspend", "criugpu_roundtrip")
+CPU_PROOFS: Final = ("criu_roundtrip",)
 NO_CRIU: Final = "no CRIU was found: install CRIU 4 or later, or name one with --criu PATH"
 MIB: Final = 2**20
 

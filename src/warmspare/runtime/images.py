@@ -28,7 +28,7 @@ class Image:
         Raises:
             NoImage: it is none, or not whole, or not ours alone.
         """
-        self.path = path
+        self.path = path.absolute()
         try:
             self.folder = os.open(path, OPEN_FOLDER | os.O_NOFOLLOW)
         except OSError as error:
