@@ -9,11 +9,21 @@
 #include "libcuda_streams.h"
 #include "libcuda_copies.h"
 #include "libcuda_kernels.h"
+#include "libcuda_graphs.h"
+#if MAJOR >= 570
+#include "libcuda_checkpoint.h"
+#include "libcuda_asking.h"
+#endif
 
 int cuInit(unsigned flags)
 {
     int code = fate(&flags, "cuInit");
     initialised = code == SUCCESS;
+#if MAJOR >= 570
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (initialised)
+        pthread_once(&once, be_askable);
+#endif
     return code;
 }
 
@@ -52,11 +62,7 @@ int cuDeviceGetUuid_v2(unsigned char *octets, int device)
     int code = refused(device);
     if (code)
         return code;
-    const char *digits = UUIDS[device];
-    for (int n = 0; n < 16; n++, digits += 2) {
-        digits += *digits == '-';
-        sscanf(digits, "%2hhx", &octets[n]);
-    }
+    uuid_of(device, octets);
     return fate(NULL, "cuDeviceGetUuid_v2 gpu%d", device);
 }
 
@@ -109,18 +115,20 @@ int cuDeviceGetAttribute(unsigned *value, int which, int device)
 
 int cuDevicePrimaryCtxRetain(Context **context, int device)
 {
+    ENTER();
     int code = refused(device);
     code = code ? code : lost ? lost : counted("cuDevicePrimaryCtxRetain gpu%d", device);
     if (code)
         return code;
     *context = &contexts[device];
     contexts[device].retained++;
-    holds(device, 0);
+    ours()->present |= 1U << physical[device];
     return SUCCESS;
 }
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
+    ENTER();
     int code = refused(device);
     code = code ? code : lost ? lost : counted("cuDevicePrimaryCtxRelease_v2 gpu%d", device);
     if (code || !contexts[device].retained)
@@ -129,6 +137,7 @@ int cuDevicePrimaryCtxRelease_v2(int device)
         drain(&contexts[device]);
         abandon(device);
         memset(contexts[device].peer, 0, sizeof contexts[device].peer);
+        ours()->present &= ~(1U << physical[device]);
     }
     return lost;
 }
@@ -165,6 +174,7 @@ int cuDeviceCanAccessPeer(unsigned *can, int device, int peer)
 
 int cuCtxEnablePeerAccess(Context *peer, unsigned flags)
 {
+    ENTER();
     int code = unfit(1);
     if (code || !good(peer))
         return code ? code : INVALID_CONTEXT;
@@ -183,11 +193,3 @@ int cuCtxEnablePeerAccess(Context *peer, unsigned flags)
 
 NEVER(cuMemExportToShareableHandle)
 NEVER(cuMemImportFromShareableHandle)
-#if MAJOR >= 570
-NEVER(cuCheckpointProcessLock)
-NEVER(cuCheckpointProcessCheckpoint)
-NEVER(cuCheckpointProcessRestore)
-NEVER(cuCheckpointProcessUnlock)
-NEVER(cuCheckpointProcessGetState)
-NEVER(cuCheckpointProcessGetRestoreThreadId)
-#endif

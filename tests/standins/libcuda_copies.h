@@ -24,8 +24,8 @@ static void sent(const char *what, int from, int to, size_t size)
     int between_gpus = from >= 0 && to >= 0 && from != to;
     if (!between_gpus || !state(1) || !planned(1, "nvlink counts %s %s %s", what, place(from), place(to)))
         return;
-    __atomic_fetch_add(&state(1)->sent[from], size, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&state(1)->received[to], size, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&state(1)->sent[physical[from]], size, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&state(1)->received[physical[to]], size, __ATOMIC_RELAXED);
 }
 
 /* Seconds for so many bytes that a GPU's own loads and stores move. */
@@ -65,15 +65,22 @@ static double copy(Job *job, int gpu)
     return latency(job->from, job->to) + job->size / speed(job->staged ? "staged" : "copy", job->from, job->to);
 }
 
-/* Give a copy to a stream; from or to pageable memory it is over when the call is. */
-static int start_copy(Stream *stream, Job job)
+/* How often a copy between these places was given to be done. */
+static int times_given(const Job *job)
 {
     char words[64];
-    snprintf(words, sizeof words, "given %s %s", place(job.from), place(job.to));
-    job.times = nth(words);
+    snprintf(words, sizeof words, "given %s %s", place(job->from), place(job->to));
+    return nth(words);
+}
+
+/* Give a copy to a stream; from or to pageable memory it is over when the call is, unless it is only captured. */
+static int start_copy(Stream *stream, Job job)
+{
+    int captured = stream && stream->captured;
+    job.times = captured ? 0 : times_given(&job);
     job.work = copy;
     give(stream, job);
-    return job.from == PAGEABLE || job.to == PAGEABLE ? finish(stream) : SUCCESS;
+    return !captured && (job.from == PAGEABLE || job.to == PAGEABLE) ? finish(stream) : SUCCESS;
 }
 
 static int between(Pointer target, Pointer source, size_t size, Stream *stream)

@@ -5,8 +5,10 @@
 enum kind { DEVICE, OPENED, MAPPED, PINNED, MANAGED };
 
 typedef struct chunk {
+    struct chunk *next;
     int gpu, file, mapped, released;
     size_t size;
+    char *staged; /* its bytes, while the process is checkpointed */
 } Chunk;
 
 typedef struct block {
@@ -20,9 +22,11 @@ typedef struct block {
     Chunk *chunk;        /* behind MAPPED */
     unsigned access;     /* to MAPPED: a bit for each GPU */
     char *shadow[GPUS];  /* where a GPU's writes go that never arrive */
+    char *staged;        /* its bytes, while the process is checkpointed */
 } Block;
 
 static Block *blocks;
+static Chunk *chunks;
 
 /* The block that an address is in; the lock is held. */
 static Block *at(Pointer address)
@@ -56,24 +60,37 @@ static void forget(Block *block)
     free(block);
 }
 
-/* Where this process tells what it holds: a place of its own in the state. */
-static uint64_t *held(int gpu)
+/* This process's number, as whoever reads the same /proc knows it. */
+static int own_pid(void)
 {
-    static int own = -1;
-    for (int n = 0; own < 0 && state(1) && n < PROCESSES_AT_ONCE; n++) {
-        int *pid = &state(1)->processes[n].pid, was = *pid;
-        if (!lives(was) && __atomic_compare_exchange_n(pid, &was, getpid(), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-            memset(state(1)->processes[n].used, 0, sizeof state(1)->processes[n].used);
-            own = n;
-        }
-    }
-    static uint64_t nowhere[GPUS];
-    return own < 0 ? &nowhere[gpu] : &state(1)->processes[own].used[gpu];
+    char text[32] = "";
+    return readlink("/proc/self", text, sizeof text - 1) > 0 ? atoi(text) : getpid();
 }
 
-static void holds(int gpu, int64_t more) { __atomic_fetch_add(held(gpu), (uint64_t)more, __ATOMIC_SEQ_CST); }
+/* Where this process tells what it holds: a place of its own in the state, until it gives that up. */
+static struct holder *place_of_ours;
 
-/* Free bytes of a GPU, for all processes: what the plan gives it (MiB), less what is in use. */
+static struct holder *ours(void)
+{
+    static struct holder nowhere;
+    for (int n = 0; !place_of_ours && state(1) && n < PROCESSES_AT_ONCE; n++) {
+        struct holder *one = &state(1)->processes[n];
+        int was = one->pid;
+        if (!lives(was) && __atomic_compare_exchange_n(&one->pid, &was, own_pid(), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            one->present = 0;
+            memset(one->used, 0, sizeof one->used);
+            place_of_ours = one;
+        }
+    }
+    return place_of_ours ? place_of_ours : &nowhere;
+}
+
+static void holds(int gpu, int64_t more)
+{
+    __atomic_fetch_add(&ours()->used[physical[gpu]], (uint64_t)more, __ATOMIC_SEQ_CST);
+}
+
+/* Free bytes of a GPU, the real one, for all processes: what the plan gives it (MiB), less what is in use. */
 static uint64_t left(int gpu)
 {
     uint64_t has = (uint64_t)planned(1024, "memory gpu%d", gpu) << 20, used = in_use(gpu);
@@ -157,7 +174,7 @@ int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
     BEGIN();
     static int times[GPUS];
     unsigned told_mib = planned(~0U, "told free gpu%d nth%d", current->gpu, ++times[current->gpu]);
-    *free_bytes = told_mib == ~0U ? left(current->gpu) : (uint64_t)told_mib << 20;
+    *free_bytes = told_mib == ~0U ? left(physical[current->gpu]) : (uint64_t)told_mib << 20;
     *total = 150754820096;
     return SUCCESS;
 }
@@ -168,7 +185,7 @@ int cuMemAlloc_v2(Pointer *pointer, size_t size)
     int gpu = current->gpu, file = -1;
     if (!size)
         return INVALID_VALUE;
-    if (size > left(gpu) || (file = gpu_file(size)) < 0)
+    if (size > left(physical[gpu]) || (file = gpu_file(size)) < 0)
         return OUT_OF_MEMORY;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (memory == MAP_FAILED) {

@@ -23,12 +23,18 @@ typedef struct job {
     uint64_t arguments[6];
 } Job;
 
+typedef struct graph {
+    Job *first, *last;
+    int spoilt; /* something was captured that cannot be, or waited for what is not under way */
+} Graph;
+
 typedef struct stream {
     struct stream *next;
     Context *context;
     Job *first, *last;
     double clock;
     int running, closed;
+    Graph *captured; /* where its work goes instead of being done */
 } Stream;
 
 static Stream *streams;
@@ -92,22 +98,42 @@ static Stream *named(Stream *handle)
     return stream;
 }
 
-/* Give a stream a job. */
-static void give(Stream *handle, Job what)
+static void append(Job **first, Job **last, Job *job)
 {
-    Job *job = malloc(sizeof *job);
-    *job = what;
+    job->next = NULL;
+    if (*first)
+        (*last)->next = job;
+    else
+        *first = job;
+    *last = job;
+}
+
+/* Whether a capture is in the way of a wait or an event, which it does not survive here; the lock is held. */
+static int spoils(Stream *stream)
+{
+    if (stream->captured)
+        stream->captured->spoilt = 1;
+    return stream->captured != NULL;
+}
+
+/* Give a stream a job, to do or, while it is captured, to keep. */
+static int give(Stream *handle, Job what)
+{
     pthread_mutex_lock(&lock);
     Stream *stream = named(handle);
-    job->next = NULL;
+    if (what.event && spoils(stream)) {
+        pthread_mutex_unlock(&lock);
+        return CAPTURE_UNSUPPORTED;
+    }
+    Job *job = malloc(sizeof *job);
+    *job = what;
     job->given = host_clock;
     if (job->event)
         job->generation = job->waits ? job->event->asked : ++job->event->asked;
-    if (stream->first)
-        stream->last->next = job;
+    if (stream->captured)
+        append(&stream->captured->first, &stream->captured->last, job);
     else
-        stream->first = job;
-    stream->last = job;
+        append(&stream->first, &stream->last, job);
     if (!stream->running) {
         pthread_t thread;
         stream->running = 1;
@@ -117,6 +143,7 @@ static void give(Stream *handle, Job what)
     }
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
+    return SUCCESS;
 }
 
 /* Wait for a stream; the lock is held. */
@@ -130,9 +157,11 @@ static void wait_for(Stream *stream)
 static int finish(Stream *handle)
 {
     pthread_mutex_lock(&lock);
-    wait_for(named(handle));
+    Stream *stream = named(handle);
+    int captured = spoils(stream);
+    wait_for(stream);
     pthread_mutex_unlock(&lock);
-    return lost;
+    return captured ? CAPTURE_UNSUPPORTED : lost;
 }
 
 static void drain(Context *context)
@@ -190,11 +219,11 @@ int cuStreamQuery(Stream *handle)
     BEGIN();
     pthread_mutex_lock(&lock);
     Stream *stream = named(handle);
-    int busy = stream->first != NULL;
+    int busy = stream->first != NULL, captured = spoils(stream);
     if (!busy)
         host_clock = later(host_clock, stream->clock);
     pthread_mutex_unlock(&lock);
-    return lost ? lost : busy ? NOT_READY : SUCCESS;
+    return captured ? CAPTURE_UNSUPPORTED : lost ? lost : busy ? NOT_READY : SUCCESS;
 }
 
 int cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags)
@@ -203,8 +232,7 @@ int cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags)
     (void)flags;
     if (!event)
         return INVALID_HANDLE;
-    give(stream, (Job){.event = event, .waits = 1});
-    return SUCCESS;
+    return give(stream, (Job){.event = event, .waits = 1});
 }
 
 int cuEventCreate(Event **event, unsigned flags)
@@ -227,8 +255,7 @@ int cuEventRecord(Event *event, Stream *stream)
     BEGIN();
     if (!event)
         return INVALID_HANDLE;
-    give(stream, (Job){.event = event});
-    return SUCCESS;
+    return give(stream, (Job){.event = event});
 }
 
 int cuEventSynchronize(Event *event)

@@ -106,21 +106,28 @@ int cuMemCreate(Pointer *handle, size_t size, const Properties *wanted, unsigned
     int gpu = wanted->location.id;
     if (uneven(size) || flags || wanted->type != 1 || wanted->location.type != 1 || gpu < 0 || gpu >= GPUS)
         return INVALID_VALUE;
-    int file = size > left(gpu) ? -1 : gpu_file(size);
+    int file = size > left(physical[gpu]) ? -1 : gpu_file(size);
     if (file < 0)
         return OUT_OF_MEMORY;
     Chunk *chunk = malloc(sizeof *chunk);
-    *chunk = (Chunk){.gpu = gpu, .file = file, .size = size};
+    pthread_mutex_lock(&lock);
+    *chunk = (Chunk){.next = chunks, .gpu = gpu, .file = file, .size = size};
+    chunks = chunk;
+    pthread_mutex_unlock(&lock);
     holds(gpu, (int64_t)size);
     *handle = (uintptr_t)chunk;
     return SUCCESS;
 }
 
-/* A chunk goes once it is released and mapped nowhere. */
+/* A chunk goes once it is released and mapped nowhere; the lock is held. */
 static void dispose(Chunk *chunk)
 {
     if (!chunk->released || chunk->mapped)
         return;
+    Chunk **link = &chunks;
+    while (*link != chunk)
+        link = &(*link)->next;
+    *link = chunk->next;
     close(chunk->file);
     if (!planned(0, "leak gpu%d", chunk->gpu))
         holds(chunk->gpu, -(int64_t)chunk->size);
@@ -133,8 +140,10 @@ int cuMemRelease(Pointer handle)
     Chunk *chunk = (Chunk *)(uintptr_t)handle;
     if (!chunk || chunk->released)
         return INVALID_VALUE;
+    pthread_mutex_lock(&lock);
     chunk->released = 1;
     dispose(chunk);
+    pthread_mutex_unlock(&lock);
     return SUCCESS;
 }
 

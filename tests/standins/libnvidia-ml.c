@@ -5,7 +5,7 @@
 #define LIBRARY "libnvidia-ml"
 #include "standin.h"
 
-enum { OK = 0, NOT_SUPPORTED = 3, INVALID_ARGUMENT = 2, LINKS = 18 };
+enum { OK = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, LINKS = 18 };
 
 typedef struct gpu {
     int n;
@@ -70,9 +70,36 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu)
         int planned = fate(NULL, #call " gpu%d", gpu->n); \
         return planned ? planned : code; \
     }
-/* The count asked for with no room for processes is their number; there are none. */
+typedef struct {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
+} Process;
+
+/* Those with a context on a GPU, as the stand-in libcuda has told it: `count` is the room, and then their number. */
+static int running(const Gpu *gpu, unsigned *count, Process *room)
+{
+    unsigned found = 0;
+    for (int n = 0; state(0) && n < PROCESSES_AT_ONCE; n++) {
+        const struct holder *one = &state(0)->processes[n];
+        if (!(one->present >> gpu->n & 1) || !lives(one->pid))
+            continue;
+        if (found++ < *count)
+            room[found - 1] = (Process){(unsigned)one->pid, one->used[gpu->n], ~0U, ~0U};
+    }
+    int fits = found <= *count;
+    *count = found;
+    return fits ? OK : INSUFFICIENT_SIZE;
+}
+
 #define PROCESSES(call) \
-    int call(const Gpu *gpu, unsigned *count, void *room) \
+    int call(const Gpu *gpu, unsigned *count, Process *room) \
+    { \
+        int code = running(gpu, count, room), planned = fate(count, #call " gpu%d", gpu->n); \
+        return planned ? planned : code; \
+    }
+#define NO_PROCESSES(call) \
+    int call(const Gpu *gpu, unsigned *count, Process *room) \
     { \
         (void)room; \
         *count = 0; \
@@ -90,12 +117,12 @@ NOW_AND_PENDING(nvmlDeviceGetMigMode, 0)
 NOW_AND_PENDING(nvmlDeviceGetEccMode, 1)
 #if MAJOR >= 510
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3)
-PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3)
-PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3)
+NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3)
+NO_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3)
 #endif
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2)
-PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2)
-PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2)
+NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2)
+NO_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2)
 REFUSED(nvmlDeviceGetDriverModel, NOT_SUPPORTED)
 #if MAJOR >= 535
 REFUSED(nvmlDeviceGetDriverModel_v2, NOT_SUPPORTED)
@@ -140,9 +167,17 @@ typedef struct {
     unsigned long long total, free, used;
 } Memory;
 
+/* Bytes that are free: what processes leave, or what the plan says (MiB). */
+static unsigned long long free_on(const Gpu *gpu)
+{
+    unsigned told_mib = ~0U;
+    fate(&told_mib, "nvml free gpu%d", gpu->n);
+    return told_mib == ~0U ? TOTAL - RESERVED - in_use(gpu->n) : (unsigned long long)told_mib << 20;
+}
+
 int nvmlDeviceGetMemoryInfo(const Gpu *gpu, Memory *memory)
 {
-    *memory = (Memory){TOTAL, TOTAL - RESERVED - in_use(gpu->n), RESERVED + in_use(gpu->n)};
+    *memory = (Memory){TOTAL, free_on(gpu), TOTAL - free_on(gpu)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo gpu%d", gpu->n);
 }
 
@@ -154,7 +189,7 @@ typedef struct {
 
 int nvmlDeviceGetMemoryInfo_v2(const Gpu *gpu, MemoryV2 *memory)
 {
-    *memory = (MemoryV2){memory->version, TOTAL, RESERVED, TOTAL - RESERVED - in_use(gpu->n), in_use(gpu->n)};
+    *memory = (MemoryV2){memory->version, TOTAL, RESERVED, free_on(gpu), TOTAL - RESERVED - free_on(gpu)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo_v2 gpu%d", gpu->n);
 }
 #endif

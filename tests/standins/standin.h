@@ -19,6 +19,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -39,35 +40,49 @@ static const char *const UUIDS[GPUS] = {
 
 enum { PATH = 4096 };
 
-/* The path of a file beside the library. */
+/* The path of a file beside the library. The folder is found as it is loaded: later, another thread may hold the loader. */
 static const char *beside(char path[PATH], const char *name)
 {
+    static char folder[PATH - 32];
     Dl_info info;
-    if (!dladdr((void *)&UUIDS, &info))
-        return "";
-    int folder = (int)(strrchr(info.dli_fname, '/') + 1 - info.dli_fname);
-    snprintf(path, PATH, "%.*s%s", folder, info.dli_fname, name);
+    if (!*folder && dladdr((void *)&UUIDS, &info))
+        snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(info.dli_fname, '/') + 1 - info.dli_fname), info.dli_fname);
+    snprintf(path, PATH, "%s%.31s", folder, name);
     return path;
+}
+
+/* A whole file as text; empty where there is none. Only system calls: what stdio or malloc lock may be frozen. */
+static const char *text_of(const char *path, char *text, size_t room)
+{
+    size_t filled = 0;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    for (ssize_t got = 1; file >= 0 && got > 0 && filled < room - 1; filled += got > 0 ? (size_t)got : 0)
+        got = read(file, text + filled, room - 1 - filled);
+    if (file >= 0)
+        close(file);
+    text[filled] = 0;
+    return text;
 }
 
 /* What the plan has for a call: its code, and perhaps another `number` than the usual one; or no return at all. */
 __attribute__((format(printf, 2, 3))) static int fate(unsigned *number, const char *words, ...)
 {
-    char asked[200], line[200], pattern[200], what[20] = "";
+    char asked[200], plan[16384], line[200], pattern[200], path[PATH], what[20] = "";
     unsigned value = 0;
     va_list list;
     va_start(list, words);
     vsnprintf(asked, sizeof asked, words, list);
     va_end(list);
-    char path[PATH];
-    FILE *lines = fopen(beside(path, "plan"), "r");
-    while (lines && fgets(line, sizeof line, lines)) {
-        if (sscanf(line, "%199[^:]: %19s %u", pattern, what, &value) >= 2 && fnmatch(pattern, asked, 0) == 0)
-            break;
-        what[0] = 0;
+    const char *next = text_of(beside(path, "plan"), plan, sizeof plan);
+    if (strlen(plan) == sizeof plan - 1)
+        abort(); /* a plan that is cut short would be obeyed in part */
+    while (*next && !*what) {
+        size_t length = strcspn(next, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)length, next);
+        next += length + (next[length] == '\n');
+        if (sscanf(line, "%199[^:]: %19s %u", pattern, what, &value) < 2 || fnmatch(pattern, asked, 0) != 0)
+            *what = 0;
     }
-    if (lines)
-        fclose(lines);
     while (strcmp(what, "hangs") == 0)
         pause();
     if (strcmp(what, "crashes") == 0)
@@ -83,8 +98,9 @@ enum { PROCESSES_AT_ONCE = 256 };
 
 typedef struct {
     uint64_t sent[GPUS], received[GPUS]; /* bytes over NVLink */
-    struct {
+    struct holder {
         int pid;
+        unsigned present; /* a bit for each GPU that it has a context on */
         uint64_t used[GPUS]; /* bytes of GPU memory */
     } processes[PROCESSES_AT_ONCE];
 } State;
@@ -107,13 +123,10 @@ static State *state(int make)
 /* Whether a process still holds its memory: one that ended does not, waited for or not. */
 static int lives(int pid)
 {
-    char path[64], kind = 0;
+    char path[64], text[512];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *stat = pid ? fopen(path, "r") : NULL;
-    int read = stat && fscanf(stat, "%*d (%*[^)]) %c", &kind) == 1;
-    if (stat)
-        fclose(stat);
-    return read && kind != 'Z' && kind != 'X';
+    const char *end = pid ? strrchr(text_of(path, text, sizeof text), ')') : NULL;
+    return end && strlen(end) > 2 && end[2] != 'Z' && end[2] != 'X';
 }
 
 /* Bytes in use on a GPU, of all processes that live. */
