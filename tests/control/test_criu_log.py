@@ -48,6 +48,7 @@ LOGS = Path(__file__).parent / "logs"
         ("file_locks", "file_locks", "Some file locks are hold by dumping tasks!"),
         ("link_remap", "deleted_file", "Can't create link remap for"),
         ("ghost_file", "deleted_file", "Can't dump ghost file"),
+        ("file_changed", "file_changed", "File srv/out has bad size 462 (expect 270)"),
         ("socket_options", "too_old", "sockets: Can't get 1:16 opt: Operation not supported"),
         ("garbage_images", None, "Magic doesn't match for inventory.img"),
     ],

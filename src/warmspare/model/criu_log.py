@@ -10,7 +10,7 @@ from typing import Final, Literal
 Cause = Literal[
     "seccomp", "disk_full", "read_only", "pid_taken", "sock_diag", "mount", "too_old", "denied",
     "io_uring", "device", "unix_socket", "terminal", "session", "tcp_established", "network_lock", "file_locks",
-    "deleted_file",
+    "deleted_file", "file_changed",
 ]  # fmt: skip
 
 CAUSES: Final[tuple[tuple[Cause, re.Pattern[str]], ...]] = (
@@ -31,6 +31,7 @@ CAUSES: Final[tuple[tuple[Cause, re.Pattern[str]], ...]] = (
     ("network_lock", re.compile(r"Iptables configuration failed|Failed to lock TCP connection")),
     ("file_locks", re.compile(r"file locks are hold")),
     ("deleted_file", re.compile(r"Can't create link remap|Can't dump ghost file|ghost file .* size")),
+    ("file_changed", re.compile(r"File .* has bad (size|mode|build-ID)|Can't open file .* on restore")),
     ("denied", re.compile(r"Operation not permitted|Permission denied|CRIU needs to have the CAP_|ptrace.*not impl")),
     # Last: whatever kept it from looking at the kernel, a line above says what; else it does not know this one.
     ("too_old", re.compile(r"Could not initialize kernel features detection")),
@@ -57,6 +58,7 @@ REMEDIES: Final[Mapping[Cause, str]] = MappingProxyType({
     "tcp_established": "pass --tcp-established to keep its connections, or --tcp-close to drop them",
     "network_lock": "the kernel needs nf_tables for --tcp-established; --tcp-close does without",
     "file_locks": "pass --file-locks",
+    "file_changed": "a file that it had open is not as it was: put it back, at least as large as it was",
     "deleted_file": "a file that it has open was deleted: close it, or pass --link-remap if another name of it is left",
 })  # fmt: skip
 """What somebody who met this can do."""
