@@ -29,7 +29,8 @@ def _command(scene: Callable[..., object], *arguments: str) -> list[str]:
     return [sys.executable, scene.__code__.co_filename, scene.__name__, *arguments]
 
 
-def _environment(env: dict[str, str]) -> dict[str, str]:
+def environment(env: dict[str, str]) -> dict[str, str]:
+    """This world's, for a process that plays a scene."""
     paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     return {**os.environ, **env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -41,15 +42,14 @@ def played(env: dict[str, str], scene: Callable[[], object], timeout_s: float = 
         subprocess.TimeoutExpired: it hung.
         subprocess.CalledProcessError: it died.
     """
-    environment = _environment(env)
-    ran = subprocess.run(_command(scene), env=environment, capture_output=True, timeout=timeout_s, check=True)
+    ran = subprocess.run(_command(scene), env=environment(env), capture_output=True, timeout=timeout_s, check=True)
     return json.loads(ran.stdout)
 
 
 def began(env: dict[str, str], scene: Callable[..., None], *arguments: str) -> subprocess.Popen[str]:
     """A scene that goes on in lines over its stdin and stdout."""
     command, pipe = _command(scene, *arguments), subprocess.PIPE
-    return subprocess.Popen(command, env=_environment(env), stdin=pipe, stdout=pipe, text=True)
+    return subprocess.Popen(command, env=environment(env), stdin=pipe, stdout=pipe, text=True)
 
 
 def say(answer: object) -> None:

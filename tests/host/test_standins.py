@@ -38,8 +38,13 @@ class World(NamedTuple):
     cuda: int = NOW
 
 
-NO_TRIAL: Final = ("cuDevicePrimaryCtxRetain *: crashes", "cuMem*: crashes", "cuCtx*: crashes")
-"""A survey makes no context and takes no memory: one that does so dies of it here."""
+NO_TRIAL: Final = (
+    "cuDevicePrimaryCtxRetain *: crashes",
+    "cuMem*: crashes",
+    "cuCtx*: crashes",
+    "cuCheckpoint*: crashes",
+)
+"""A survey makes no context, takes no memory, asks nothing of processes: one that does so dies of it here."""
 UNUSABLE_IN_CUDA: Final = "cuDeviceGet gpu2: returns 999"
 WORLDS: Final = {
     # those that hang come first, since they wait and do nothing

@@ -12,6 +12,7 @@
 #include "libcuda_graphs.h"
 #if MAJOR >= 570
 #include "libcuda_checkpoint.h"
+#include "libcuda_answering.h"
 #include "libcuda_asking.h"
 #endif
 

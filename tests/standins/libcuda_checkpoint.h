@@ -1,18 +1,12 @@
-/* Suspending, the target's part: a thread that begins in cuInit carries out what other processes ask.
-
-   They write it to a page of the file `processes` beside the library, which both have mapped, and wait for the answer in
-   it. Nothing else is shared, so that a target comes back from CRIU as it was: its page is still where it was. A page is
-   never given to another process, whatever becomes of the first.
+/* Suspending: what the target's own thread does to it.
 
    Between `lock` and `unlock` no other thread is in a call and no stream has work, so the tables are this thread's alone:
    it takes no lock and no memory of malloc's, since all others may be frozen in the middle of anything (CRIU does it). */
 
-#include <sys/file.h>
-#include <sys/prctl.h>
-
 enum state { RUNNING, LOCKED, CHECKPOINTED, FAILED };
 enum action { GET_STATE, LOCK, DO_CHECKPOINT, RESTORE, UNLOCK, ACTIONS };
 
+/* What is asked of a process, and what it answers; it shares this with whoever asks. */
 typedef struct {
     uint32_t asked, answered; /* how often; futexes */
     int action, code, state;
@@ -20,8 +14,6 @@ typedef struct {
     unsigned pairs;      /* of a restore: old and new UUID of each GPU; none: each its own */
     unsigned char pair[GPUS][2][16];
 } Page;
-
-static const char PAGES[] = "processes", ANSWERING[] = "cuda-restore";
 
 static Page *page;
 static enum state phase;
@@ -266,99 +258,4 @@ static int to_running(void)
     phase = RUNNING;
     open_gate();
     return SUCCESS;
-}
-
-/* --- the thread ------------------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *name;
-    enum state from;
-    int (*act)(void);
-} steps[ACTIONS] = {
-    [GET_STATE] = {"state", 0, NULL},
-    [LOCK] = {"lock", RUNNING, to_locked},
-    [DO_CHECKPOINT] = {"checkpoint", LOCKED, to_checkpointed},
-    [RESTORE] = {"restore", CHECKPOINTED, to_restored},
-    [UNLOCK] = {"unlock", LOCKED, to_running},
-};
-
-/* The state, or what the plan says instead: `state checkpointed nthN`, by the state that it really is in. */
-static int told_state(void)
-{
-    static const char *const names[] = {"running", "locked", "checkpointed", "failed"};
-    static int times[sizeof names / sizeof *names];
-    unsigned told = phase;
-    int code = fate(&told, "state %s nth%d", names[phase], ++times[phase]);
-    page->state = (int)told;
-    return code;
-}
-
-static int carry_out(void)
-{
-    static int times[ACTIONS];
-    if (page->action == GET_STATE)
-        return told_state();
-    const char *name = steps[page->action].name;
-    int time = ++times[page->action], code = fate(NULL, "%s target nth%d", name, time);
-    if (code)
-        return code;
-    if (phase != steps[page->action].from)
-        return ILLEGAL_STATE;
-    code = fate(NULL, "failed %s nth%d", name, time);
-    if (code)
-        phase = FAILED;
-    return code ? code : steps[page->action].act();
-}
-
-static void *answering(void *none)
-{
-    prctl(PR_SET_NAME, ANSWERING);
-    for (;;) {
-        uint32_t asked = read_of(&page->asked);
-        if (asked == read_of(&page->answered)) {
-            sleep_on(&page->asked, asked, NULL);
-            continue;
-        }
-        page->code = carry_out();
-        __atomic_store_n(&page->answered, asked, __ATOMIC_SEQ_CST);
-        wake(&page->answered);
-    }
-    return none;
-}
-
-/* A new page at the end of the file, or NULL. A child of fork() does not have it: it is no CUDA process. */
-static Page *new_page(void)
-{
-    char path[PATH];
-    void *found = MAP_FAILED;
-    int file = open(beside(path, PAGES), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (file < 0)
-        return NULL;
-    if (flock(file, LOCK_EX) == 0) {
-        off_t end = lseek(file, 0, SEEK_END);
-        if (ftruncate(file, end + PAGE) == 0)
-            found = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, end);
-        flock(file, LOCK_UN); /* the mapping keeps what the lock is of, also when it is closed */
-    }
-    close(file);
-    if (found != MAP_FAILED)
-        madvise(found, PAGE, MADV_DONTFORK);
-    return found == MAP_FAILED ? NULL : found;
-}
-
-/* From now on this process can be suspended. In a folder that cannot be written to it cannot. */
-static void be_askable(void)
-{
-    pthread_t thread;
-    sigset_t others, before;
-    page = new_page();
-    if (!page)
-        return;
-    sigfillset(&others);
-    sigdelset(&others, SIGSEGV);
-    pthread_sigmask(SIG_SETMASK, &others, &before); /* the program's signals are for its own threads */
-    if (pthread_create(&thread, NULL, answering, NULL) != 0)
-        abort();
-    pthread_detach(thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

@@ -167,12 +167,13 @@ typedef struct {
     unsigned long long total, free, used;
 } Memory;
 
-/* Bytes that are free: what processes leave, or what the plan says (MiB). */
+/* Bytes that are free: those that no process has, of all or of what the plan gives this GPU (MiB). */
 static unsigned long long free_on(const Gpu *gpu)
 {
-    unsigned told_mib = ~0U;
-    fate(&told_mib, "nvml free gpu%d", gpu->n);
-    return told_mib == ~0U ? TOTAL - RESERVED - in_use(gpu->n) : (unsigned long long)told_mib << 20;
+    unsigned has_mib = ~0U;
+    fate(&has_mib, "memory gpu%d", gpu->n);
+    unsigned long long has = has_mib == ~0U ? TOTAL - RESERVED : (unsigned long long)has_mib << 20, used = in_use(gpu->n);
+    return used < has ? has - used : 0;
 }
 
 int nvmlDeviceGetMemoryInfo(const Gpu *gpu, Memory *memory)
@@ -189,7 +190,8 @@ typedef struct {
 
 int nvmlDeviceGetMemoryInfo_v2(const Gpu *gpu, MemoryV2 *memory)
 {
-    *memory = (MemoryV2){memory->version, TOTAL, RESERVED, free_on(gpu), TOTAL - RESERVED - free_on(gpu)};
+    *memory = (MemoryV2){
+        memory->version, TOTAL, TOTAL - free_on(gpu) - in_use(gpu->n), free_on(gpu), in_use(gpu->n)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo_v2 gpu%d", gpu->n);
 }
 #endif
