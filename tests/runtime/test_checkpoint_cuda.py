@@ -122,19 +122,21 @@ def test_a_dump_that_criu_refuses_gives_the_gpu_memory_back(
 def test_a_restore_that_the_driver_refuses_ends_the_wreck_and_keeps_the_image(
     tool: Tool, tmp_path: Path, image: Path, drivers: Drivers
 ) -> None:
-    env = drivers.world(tmp_path.name)
+    # The process has the plan open, and CRIU wants a file as it was: its size stays.
+    fate = "cuCheckpointProcessRestore *: returns 999\n"
+    env = drivers.world(tmp_path.name, fate.replace("cu", "no").strip())
     with Saved("cuda", tmp_path, env) as saved:
         assert tool("checkpoint", str(saved.pid), str(image), "--force", env=env).returncode == 0
         assert saved.is_gone()
         before = saved.beats.read_bytes()
         plan = Path(env["LD_LIBRARY_PATH"].split(":")[0]) / "plan"
-        plan.write_text("cuCheckpointProcessRestore *: returns 999\n")
+        plan.write_text(fate)
         refused = tool("restore", str(image), env=env)
         assert refused.returncode == 1, refused.stderr
         assert "999 CUDA_ERROR_UNKNOWN" in refused.stderr
         assert refused.stderr.endswith("what was restored has been ended, and the image is whole\n")
         assert saved.is_gone()
-        plan.write_text("")
+        plan.write_text(fate.replace("cu", "no"))
         saved.beats.write_bytes(before)
         assert tool("restore", str(image), env=env).returncode == 0
         assert saved.goes_on()
@@ -147,8 +149,10 @@ def test_too_little_free_gpu_memory_is_seen_before_anything_is_restored(
     with Saved("cuda", tmp_path, env) as saved:
         assert tool("checkpoint", str(saved.pid), str(image), "--force", env=env).returncode == 0
         assert saved.is_gone()
-        Path(env["LD_LIBRARY_PATH"].split(":")[0], "plan").write_text("memory gpu0: gives 2\n")
+        manifest = json.loads((image / "warmspare.json").read_bytes())
+        manifest["processes"][0]["vram_mib"][GPU0] = 10**6
+        (image / "warmspare.json").write_text(json.dumps(manifest))
         refused = tool("restore", str(image), env=env)
         assert refused.returncode == 1
-        assert re.search(rf"{GPU0} has \d MiB free, and \d+ MiB are needed", refused.stderr)
+        assert re.search(rf"{GPU0} has \d+ MiB free, and 1000000 MiB are needed", refused.stderr)
         assert until(lambda: not Path(f"/proc/{saved.pid}").exists())
