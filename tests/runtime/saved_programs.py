@@ -97,6 +97,38 @@ def locks(path: str) -> None:
     beat(path)
 
 
+def deleted(path: str) -> None:
+    """One with a file open that has lost the name it was opened by."""
+    first, second = Path(f"{path}.1"), Path(f"{path}.2")
+    held = first.open("w")  # as long as it lives
+    second.hardlink_to(first)
+    first.unlink()
+    beat(path, lambda _: not held.closed)
+
+
+def terminal(path: str) -> None:
+    """One with a terminal open: the one that is named, or one whose other end it has too."""
+    import pty  # noqa: PLC0415
+
+    held = os.open(os.environ["TERMINAL"], os.O_RDWR | os.O_NOCTTY) if "TERMINAL" in os.environ else pty.openpty()
+    beat(path, lambda _: bool(held))
+
+
+def job(path: str) -> None:
+    """A child in its parent's session."""
+    if os.fork():
+        os.wait()
+    beat(path)
+
+
+def uring(path: str) -> None:
+    """One with an io_uring. Source: io_uring_setup(2), by one number on every architecture."""
+    import ctypes  # noqa: PLC0415
+
+    assert ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120)) > 0
+    beat(path)
+
+
 def cuda(path: str) -> None:
     """GPU memory with a pattern that the GPU checks itself at each beat."""
     from warmspare.control.cuda import Context  # noqa: PLC0415

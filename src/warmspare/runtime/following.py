@@ -59,6 +59,11 @@ class Follower:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def read(self, names: Iterable[str]) -> None:
         """Have a reader begin with these files."""
         stdin = self._process.stdin

@@ -16,6 +16,8 @@ from warmspare.model.criu_log import REMEDIES, Cause
 
 IO_URING: Final = "anon_inode:[io_uring]"
 TERMINALS: Final = ("/dev/pts/", "/dev/tty", "/dev/console")
+MASTERS: Final = frozenset({"/dev/ptmx", "/dev/pts/ptmx"})
+"""The other end of a terminal; one that is in the tree too is taken along. Source: pty(7)."""
 SESSION: Final = 3
 """The place of the session's number behind the name. Source: proc_pid_stat(5), field 6."""
 
@@ -27,15 +29,17 @@ def obstacles(tree: Sequence[Target], options: Options) -> tuple[str, ...]:
 
 def _found(tree: Sequence[Target], options: Options) -> Iterator[str]:
     pids = {one.pid for one in tree}
+    files = {one.pid: tuple(_open_files(one.pid)) for one in tree}
+    may_have_terminals = options.shell_job or any(path in MASTERS for opened in files.values() for _, path in opened)
     for one in tree:
         name = f"process {one.pid} ({one.name})"
         session = _session(one.pid)
         if session is not None and session not in pids and not options.shell_job:
             yield _line(f"{name} is in session {session}, whose leader is not among its processes", "session")
-        for number, path in _open_files(one.pid):
+        for number, path in files[one.pid]:
             if path == IO_URING:
                 yield _line(f"{name} has an io_uring open (descriptor {number})", "io_uring")
-            elif path.startswith(TERMINALS) and path != "/dev/tty" and not options.shell_job:
+            elif path.startswith(TERMINALS) and path not in MASTERS and not may_have_terminals:
                 yield _line(f"{name} has the terminal {path} open (descriptor {number})", "terminal")
 
 
