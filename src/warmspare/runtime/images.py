@@ -62,7 +62,7 @@ class Image:
 
     def threads(self) -> tuple[int, ...]:
         """Every pid and thread id that a restore wants, by the names of CRIU's own files."""
-        parts = (name.removesuffix(".zst").removesuffix(".img").split("-") for name in self.manifest.files)
+        parts = (name.removesuffix(".img").split("-") for name in self.manifest.files)
         named = {int(part[1]) for part in parts if part[0] == "core" and part[1:] and part[1].isdigit()}
         return tuple(sorted(named | {one.pid for one in self.manifest.processes}))
 

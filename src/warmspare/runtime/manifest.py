@@ -77,7 +77,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     made: Made
     processes: Annotated[tuple[Process, ...], msgspec.Meta(min_length=1, max_length=4096)]
     options: Options
-    zstd: bool = False
     files: Annotated[dict[FileName, File], msgspec.Meta(min_length=1, max_length=100_000)]
 
     @property
