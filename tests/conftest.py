@@ -16,6 +16,8 @@ from warmspare.control.process import find_program
 
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 CI: Final = bool(os.environ.get("CI"))
+PLUGIN: Final = Path(os.environ.get("WARMSPARE_CRIU_PLUGIN") or Path(__file__).parent.parent / ".criu" / "plugin")
+"""The folder that scripts/fetch-criu-plugin makes."""
 
 
 def pytest_configure() -> None:
@@ -34,6 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     can_not = {
         "root": None if os.geteuid() == 0 else "needs root",
         "criu": None if find_program("criu", os.environ) else "needs a CRIU: scripts/fetch-criu brings one",
+        "podman": None if find_program("podman", os.environ) else "needs Podman: scripts/fetch-podman brings it",
+        "plugin": None
+        if (PLUGIN / "cuda_plugin.so").exists()
+        else "needs a plugin: scripts/fetch-criu-plugin builds it",
         "gpu": None if Path("/proc/driver/nvidia/version").exists() else "needs a GPU: see tests/hosts",
     }
     for item in items:

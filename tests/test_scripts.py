@@ -12,6 +12,8 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FETCH: Final = ROOT / "scripts" / "fetch-criu"
+FETCH_PODMAN: Final = ROOT / "scripts" / "fetch-podman"
+FETCH_PLUGIN: Final = ROOT / "scripts" / "fetch-criu-plugin"
 SCRIPTS: Final = sorted([*(path for path in (ROOT / "scripts").iterdir() if not path.suffix), ROOT / ".ci" / "run"])
 TOOLS: Final = (
     *("awk", "bash", "cat", "chmod", "cut", "dirname", "flock", "grep", "ls", "mkdir", "mktemp", "mv", "readlink"),
@@ -22,6 +24,9 @@ APT: Final = ("apt-get", "dpkg", "dpkg-deb")
 GOOD_CRIU: Final = '#!/bin/sh\n[ "$1" = --version ] && echo "Version: 9.9"\nexit 0\n'
 BROKEN_CRIU: Final = "#!/bin/sh\nexit 1\n"
 REFUSED_CRIU: Final = GOOD_CRIU.replace("exit 0", 'echo "Error (x.c:1): no such kernel"; [ "$1" != check ]')
+
+GOOD_PODMAN: Final = "#!/bin/sh\necho podman version 9.9\n"
+GOOD_CRUN: Final = "#!/bin/sh\necho crun version 9.9; echo +SECCOMP +CRIU\n"
 
 PYPROJECT: Final = """\
 [build-system]
@@ -138,7 +143,7 @@ def test_bash_can_parse_it(script: Path, bench: Bench) -> None:
 
 def test_shellcheck_finds_nothing(bench: Bench) -> None:
     bench.link("shellcheck")
-    ran = bench.run(bench.bin / "shellcheck", *SCRIPTS)
+    ran = bench.run(bench.bin / "shellcheck", "-x", *SCRIPTS, *(ROOT / "scripts").glob("*.sh"))
     assert ran.returncode == 0, ran.stdout
 
 
@@ -180,17 +185,83 @@ def test_without_apt_it_says_what_to_do(bench: Bench, tmp_path: Path) -> None:
     assert not (tmp_path / "fetched").exists()
 
 
-def test_a_folder_of_something_else_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [FETCH, FETCH_PODMAN], ids=lambda path: path.name)
+def test_a_folder_of_something_else_is_left_alone(script: Path, bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "draft").touch()
-    ran = bench.run(FETCH, "--force", tmp_path / "thesis")
+    ran = bench.run(script, "--force", tmp_path / "thesis")
     assert ran.returncode == 1
     assert "holds something else" in one_line(ran)
     assert (tmp_path / "thesis" / "draft").exists()
 
 
-def test_too_many_arguments_are_a_usage_error(bench: Bench) -> None:
-    ran = bench.run(FETCH, "one", "two")
+def test_a_podman_on_path_with_a_crun_that_knows_criu_is_enough(bench: Bench, tmp_path: Path) -> None:
+    podman = bench.write("podman", GOOD_PODMAN)
+    bench.write("crun", GOOD_CRUN)
+    ran = bench.run(FETCH_PODMAN, tmp_path / "new")
+    assert (ran.returncode, ran.stdout) == (0, f"{podman}\n")
+    assert ran.stderr == "fetch-podman: podman version 9.9 on PATH works; nothing was fetched\n"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("crun", [None, GOOD_CRUN.replace("+CRIU", ""), BROKEN_CRIU], ids=["none", "bare", "broken"])
+def test_a_podman_without_such_a_crun_is_not(crun: str | None, bench: Bench, tmp_path: Path) -> None:
+    bench.write("podman", GOOD_PODMAN)
+    if crun:
+        bench.write("crun", crun)
+    ran = bench.run(FETCH_PODMAN, tmp_path / "new")
+    assert ran.returncode == 1
+    assert "no apt-get" in one_line(ran)
+    assert "install Podman and crun" in ran.stderr
+
+
+def test_a_podman_fetched_before_is_enough(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "fetched"
+    (folder / "bin").mkdir(parents=True)
+    bench.write("podman.good", GOOD_PODMAN).rename(folder / "bin" / "podman")
+    bench.write("crun.good", GOOD_CRUN).rename(folder / "bin" / "crun")
+    ran = bench.run(FETCH_PODMAN, folder)
+    assert (ran.returncode, ran.stdout) == (0, f"{folder}/bin/podman\n")
+    assert ran.stderr == f"fetch-podman: podman version 9.9 in {folder} works; nothing was fetched\n"
+
+
+def test_a_plugin_that_is_there_alone_does_not_stand_in_the_way(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "fetched" / "plugin").mkdir(parents=True)
+    ran = bench.run(FETCH, "--force", tmp_path / "fetched")
+    assert "no apt-get" in one_line(ran)
+    assert (tmp_path / "fetched" / "plugin").exists()
+
+
+def test_a_plugin_built_before_is_enough(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("9.9\n")
+    (tmp_path / "cuda_plugin.so").write_text("built")
+    ran = bench.run(FETCH_PLUGIN, tmp_path)
+    assert (ran.returncode, ran.stdout) == (0, f"{tmp_path}\n")
+    assert ran.stderr == f"fetch-criu-plugin: CUDA plugin of CRIU 9.9 in {tmp_path}; nothing was fetched\n"
+
+
+def test_a_plugin_is_not_built_over_something_else(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "cuda_plugin.so").touch()
+    ran = bench.run(FETCH_PLUGIN, "--force", tmp_path / "thesis")
+    assert ran.returncode == 1
+    assert "holds something else" in one_line(ran)
+
+
+@pytest.mark.parametrize(("compiler", "lacking"), [({}, "no C compiler: install"), ({"CC": "cc"}, "no apt-get")])
+def test_what_a_plugin_cannot_be_built_without_is_named(
+    compiler: dict[str, str], lacking: str, bench: Bench, tmp_path: Path
+) -> None:
+    script = checkout(tmp_path / "checkout") / "scripts" / "fetch-criu-plugin"
+    ran = bench.run(script, **compiler)
+    assert ran.returncode == 1
+    assert lacking in one_line(ran)
+    assert not (tmp_path / "checkout" / ".criu" / "plugin").exists()
+
+
+@pytest.mark.parametrize("script", [FETCH, FETCH_PODMAN, FETCH_PLUGIN], ids=lambda path: path.name)
+def test_too_many_arguments_are_a_usage_error(script: Path, bench: Bench) -> None:
+    ran = bench.run(script, "one", "two")
     assert ran.returncode == 2
     assert "usage" in one_line(ran)
 

@@ -16,9 +16,9 @@ from warmspare.model.facts import HOST, Absent, Cause, Fact, Key, Known, Proof, 
 from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
-from warmspare.trials import child
+from warmspare.trials import leftover
 from warmspare.trials.api import NotTried, StepEvent, Trial
-from warmspare.trials.given import in_the_way
+from warmspare.trials.given import May, in_the_way, too_risky
 from warmspare.trials.run import Run, run
 from warmspare.trials.speed import NativeRun
 
@@ -52,11 +52,12 @@ class Watcher:
 
 
 def take(
-    trials: Iterable[Trial], skipped: str, watcher: Watcher, *, redacted: bool = True, busy_ok: bool = False
+    trials: Iterable[Trial], skipped: str, watcher: Watcher, may: May | None = None, *, redacted: bool = True
 ) -> Survey:
     """Survey this machine. Trials not in `trials` are absent, with `skipped` as the reason.
 
-    A GPU that somebody is at work on is left alone, unless `busy_ok`.
+    A GPU that somebody is at work on is left alone, and no process is restored where that may hang the machine, unless
+    it `may`.
     """
     watcher.reading()
     with LiveHost(ahead=SLOW) as host:
@@ -66,13 +67,13 @@ def take(
     # Before redaction: the key of a machine is made of what redaction takes out.
     readings[fact_name(NativeRun), HOST] = runs.native_run(Readings(readings), state.folder())
     chosen = {trial.name for trial in trials}
-    left = list(child.sweep_stale()) if chosen else []
+    left = list(leftover.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
         name, subjects = fact_name(trial.proof), trial.proof.KIND.subjects(Readings(readings))
         if trial.name not in chosen:
             readings |= {(name, subject): Absent(cause=Cause.SKIPPED, detail=skipped) for subject in subjects}
             continue
-        about = {subject: _given(trial, subject, Readings(readings), busy_ok) for subject in subjects}
+        about = {subject: _given(trial, subject, Readings(readings), may or May()) for subject in subjects}
         if not all(isinstance(given, Absent) for given in about.values()):
             watcher.trying(trial)
         for subject, given in about.items():
@@ -100,15 +101,17 @@ def glance(facts: Collection[type[Fact]], watcher: Watcher) -> Readings:
         return Readings(collect(host, [probe for probe in catalogue.probes() if probe.fact in facts]))
 
 
-def _given(trial: Trial, subject: str, readings: Readings, busy_ok: bool) -> object:  # noqa: FBT001 # private
-    """What a trial is given about one subject; an Absent where that cannot be had or is in use."""
-    if trial.given is None:
-        return None
-    try:
-        given = trial.given.of(readings, subject)
-    except NotTried as absent:
-        return Absent(cause=absent.cause, detail=absent.detail)
-    reason = in_the_way(readings, given, busy_ok=busy_ok)
+def _given(trial: Trial, subject: str, readings: Readings, may: May) -> object:
+    """What a trial is given about one subject; an Absent where that cannot be had, is in use, or is a risk."""
+    given, reason = None, None
+    if trial.given is not None:
+        try:
+            given = trial.given.of(readings, subject)
+        except NotTried as absent:
+            return Absent(cause=absent.cause, detail=absent.detail)
+        reason = in_the_way(readings, given, may)
+    if trial.restores:
+        reason = reason or too_risky(readings, may)
     return Absent(cause=Cause.SKIPPED, detail=reason) if reason else given
 
 

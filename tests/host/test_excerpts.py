@@ -112,7 +112,14 @@ def test_any_line_has_a_place(line: str) -> None:
     assert isinstance(nvidia_mounts._place(line), str)  # noqa: SLF001 # the parser itself
 
 
-NOTHING: Final = {"found": True, "valid": True, "nvidia": False, "default": False, "cdi": False}
+NOTHING: Final = {
+    "found": True,
+    "valid": True,
+    "nvidia": False,
+    "default": False,
+    "cdi": False,
+    "experimental": False,
+}
 NVIDIAS: Final = {"nvidia": {"args": [SECRET], "path": "nvidia-container-runtime"}}
 
 
@@ -122,6 +129,8 @@ NVIDIAS: Final = {"nvidia": {"args": [SECRET], "path": "nvidia-container-runtime
         (json.dumps({"runtimes": NVIDIAS}), {**NOTHING, "nvidia": True}),
         (json.dumps({"runtimes": NVIDIAS, "default-runtime": "nvidia"}), {**NOTHING, "nvidia": True, "default": True}),
         (json.dumps({"features": {"cdi": True}, "proxies": {"http-proxy": SECRET}}), {**NOTHING, "cdi": True}),
+        ('{"experimental": true}', {**NOTHING, "experimental": True}),
+        ('{"experimental": "yes"}', NOTHING),
         ("{}", NOTHING),
         ('{"runtimes": [], "features": 3, "default-runtime": null}', NOTHING),
         ("[]", {**NOTHING, "valid": False}),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from conftest import Tool
-from warmspare.trials.child import scratch_roots
+from warmspare.trials.leftover import scratch_roots
 from worlds import DESIGNED, TOOL, as_nobody, fake, in_world, is_calm, is_one_line, reachable
 
 CAUSES = {"unasked", "denied", "timeout", "crashed", "skipped", "invalid"}

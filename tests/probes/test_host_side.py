@@ -507,6 +507,13 @@ def test_dockers_configuration() -> None:
     assert cause(containers.DockerRuntime, {DOCKER: DENIED}) is Cause.DENIED
 
 
+def test_dockers_checkpoints() -> None:
+    assert known(containers.DockerCheckpoints, {DOCKER: daemon(experimental=True)}).on
+    assert not known(containers.DockerCheckpoints, {DOCKER: daemon(experimental=False)}).on
+    assert cause(containers.DockerCheckpoints, {DOCKER: daemon()}) is Cause.UNASKED
+    assert cause(containers.DockerCheckpoints, {DOCKER: daemon(valid=False)}) is Cause.INVALID
+
+
 def test_what_is_mounted_into_us() -> None:
     said = {"libraries": ["libcuda.so.550.54.15"], "devices": ["nvidia0"], "programs": [], "folders": ["/usr/lib/wsl"]}
     seen = known(containers.InsideMounts, {("experiment", "nvidia_mounts"): Gave(said)})

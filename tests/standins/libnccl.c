@@ -12,6 +12,9 @@
        warned p2p: gives 28               the number of an error in a warning of the log
        version: gives 20908               what ncclGetVersion says
 
+   Ranks may also be processes (ncclCommInitRank): what they send goes through a file beside the library. With P2P each
+   opens the next one's memory by CUDA IPC then, as NCCL does, and holds it until the rank is freed.
+
    Names, numbers and log lines: nccl.h, src/transport/p2p.cc, shm.cc and src/enqueue.cc of NCCL 2.28. */
 
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -19,10 +22,22 @@
 #include "standin.h"
 #include <stdlib.h>
 
-enum { SUCCESS, INVALID_ARGUMENT = 4, INVALID_USAGE, FLOAT32 = 7, SUM = 0, MOST = 16 };
+enum { SUCCESS, UNHANDLED_CUDA = 1, SYSTEM, INVALID_ARGUMENT = 4, INVALID_USAGE, FLOAT32 = 7, SUM = 0, MOST = 16 };
+enum { MOST_BYTES = 64 << 20 };
+
+typedef struct {
+    char reserved[64];
+} IpcHandle;
+
+/* What the ranks share that are processes; each one's floats follow. */
+typedef struct {
+    int arrived, round;
+    IpcHandle handles[MOST]; /* of the memory that each lets the rank before it use */
+} Meeting;
 
 typedef struct {
     int rank, ranks, freed;
+    Meeting *meeting; /* NULL: all ranks are in this process */
 } Comm;
 
 static struct {
@@ -104,6 +119,76 @@ int ncclCommInitAll(Comm **comms, int count, const int *devices)
     return SUCCESS;
 }
 
+/* Wait until all ranks are here. */
+static void meet(const Comm *comm)
+{
+    int round = __atomic_load_n(&comm->meeting->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&comm->meeting->arrived, 1, __ATOMIC_ACQ_REL) == comm->ranks) {
+        __atomic_store_n(&comm->meeting->arrived, 0, __ATOMIC_RELEASE);
+        __atomic_add_fetch(&comm->meeting->round, 1, __ATOMIC_ACQ_REL);
+    }
+    while (__atomic_load_n(&comm->meeting->round, __ATOMIC_ACQUIRE) == round)
+        usleep(200);
+}
+
+typedef struct {
+    char internal[128];
+} UniqueId;
+
+int ncclGetUniqueId(UniqueId *id)
+{
+    static int made;
+    snprintf(id->internal, sizeof id->internal, "meeting-%d-%d", getpid(), made++);
+    return TOLD("ncclGetUniqueId");
+}
+
+typedef int (*Allocate)(uint64_t *, size_t);
+typedef int (*Export)(IpcHandle *, uint64_t);
+typedef int (*OpenShared)(uint64_t *, IpcHandle, unsigned);
+
+/* Let the rank before us use a page of ours, and use one of the next rank's. */
+static int open_next(Comm *comm)
+{
+    void *cuda = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!cuda)
+        return UNHANDLED_CUDA;
+    Allocate allocate = (Allocate)(uintptr_t)dlsym(cuda, "cuMemAlloc_v2");
+    Export export = (Export)(uintptr_t)dlsym(cuda, "cuIpcGetMemHandle");
+    OpenShared open_shared = (OpenShared)(uintptr_t)dlsym(cuda, "cuIpcOpenMemHandle_v2");
+    uint64_t own, theirs;
+    if (!allocate || !export || !open_shared || allocate(&own, 4096) ||
+        export(&comm->meeting->handles[comm->rank], own))
+        return UNHANDLED_CUDA;
+    meet(comm);
+    IpcHandle next = comm->meeting->handles[(comm->rank + 1) % comm->ranks];
+    return open_shared(&theirs, next, 1) ? UNHANDLED_CUDA : SUCCESS;
+}
+
+int ncclCommInitRank(Comm **made, int ranks, UniqueId id, int rank)
+{
+    char path[PATH];
+    int code = TOLD("ncclCommInitRank");
+    if (code)
+        return code;
+    if (ranks < 1 || ranks > MOST || rank < 0 || rank >= ranks || strncmp(id.internal, "meeting-", 8) != 0)
+        return INVALID_ARGUMENT;
+    size_t size = sizeof(Meeting) + (size_t)ranks * MOST_BYTES;
+    int file = open(beside(path, id.internal), O_RDWR | O_CLOEXEC | O_CREAT, 0600);
+    void *found = MAP_FAILED;
+    if (file >= 0 && ftruncate(file, (off_t)size) == 0)
+        found = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (file >= 0)
+        close(file);
+    if (found == MAP_FAILED)
+        return SYSTEM;
+    Comm *comm = calloc(1, sizeof *comm);
+    *comm = (Comm){.rank = rank, .ranks = ranks, .meeting = found};
+    *made = comm;
+    meet(comm);
+    unlink(path); /* all have it open */
+    return ranks > 1 && strcmp(p2p(), "p2p") == 0 ? open_next(comm) : SUCCESS;
+}
+
 int ncclGroupStart(void)
 {
     open_groups++;
@@ -120,6 +205,34 @@ int ncclAllReduce(const float *source, float *target, size_t count, int type, in
     asked[waiting].comm = comm;
     asked[waiting++].stream = stream;
     return TOLD("ncclAllReduce");
+}
+
+static float *floats_of(const Comm *comm, int rank)
+{
+    return (float *)((char *)(comm->meeting + 1) + (size_t)rank * MOST_BYTES);
+}
+
+/* The sum over processes: everyone's floats are laid out, then everyone adds them up. */
+static void sum_with_others(void)
+{
+    Comm *comm = asked[0].comm;
+    size_t count = asked[0].count;
+    char words[60];
+    memcpy(floats_of(comm, comm->rank), asked[0].source, count * sizeof(float));
+    meet(comm);
+    snprintf(words, sizeof words, "skipped %s rank%d", p2p(), comm->rank);
+    int skipped = planned(0, words) != 0;
+    for (size_t i = 0; i < count && !skipped; i++) {
+        float total = 0;
+        for (int rank = 0; rank < comm->ranks; rank++)
+            total += floats_of(comm, rank)[i];
+        asked[0].target[i] = total;
+    }
+    snprintf(words, sizeof words, "wrong sum %s rank%d", p2p(), comm->rank);
+    unsigned at = planned(~0U, words);
+    if (at < count)
+        asked[0].target[at] += 1;
+    meet(comm);
 }
 
 static void sum(void)
@@ -150,13 +263,15 @@ int ncclGroupEnd(void)
     int (*synchronize)(void *) = cuda ? (int (*)(void *))(uintptr_t)dlsym(cuda, "cuStreamSynchronize") : NULL;
     char words[40];
     int code = TOLD("ncclGroupEnd");
-    if (!synchronize || !open_groups-- || (waiting && waiting != asked[0].comm->ranks))
+    if (!synchronize || !open_groups-- || (waiting && waiting != (asked[0].comm->meeting ? 1 : asked[0].comm->ranks)))
         return INVALID_USAGE;
     for (int n = 0; n < waiting; n++)
         synchronize(asked[n].stream);
     snprintf(words, sizeof words, "slow %s", p2p());
     usleep(1000 * planned(0, words));
-    if (!code)
+    if (!code && waiting && asked[0].comm->meeting)
+        sum_with_others();
+    else if (!code)
         sum();
     log_line("INFO", "AllReduce: %zu Bytes -> Algo RING proto SIMPLE channel{Lo..Hi}={0..23}\n", asked[0].count * sizeof(float));
     waiting = 0;

@@ -12,6 +12,7 @@ from warmspare.probes.containers import (
     CdiSpecs,
     ContainerTool,
     ContainerTools,
+    DockerCheckpoints,
     DockerRuntime,
     InsideMounts,
     NvidiaToolkit,
@@ -234,6 +235,8 @@ NO_TOOLKIT: Final = NvidiaToolkit(found=False, version=None)
 TOOLKIT: Final = NvidiaToolkit(found=True, version="1.18.0")
 NO_RUNTIME: Final = DockerRuntime(nvidia=False, default=False, cdi=False)
 RUNTIME: Final = replace(NO_RUNTIME, nvidia=True)
+TRIES_OUT: Final = DockerCheckpoints(on=True)
+STABLE: Final = DockerCheckpoints(on=False)
 NO_CDI: Final = CdiSpecs(paths=())
 CDI: Final = CdiSpecs(paths=("/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"))
 NONE_GIVEN: Final = InsideMounts(libraries=(), devices=(), programs=(), folders=())
@@ -262,6 +265,9 @@ CONTAINERS: Final = (
         container.containers_can_have_gpus, gives(DOCKER, TOOLKIT, RUNTIME, CDI), MET, None,
         "nvidia-ctk 1.18.0, Docker's nvidia runtime, 2 CDI files",
     ),
+    Row(container.docker_checkpoints_are_on, (NO_TOOLS, TRIES_OUT), NOT_HERE, None, "no Docker here"),
+    Row(container.docker_checkpoints_are_on, (DOCKER, TRIES_OUT), MET, None, "is turned on (experimental)"),
+    Row(container.docker_checkpoints_are_on, (DOCKER, STABLE), UNDECIDED, None, "has no experimental: true"),
     Row(container.container_was_given_the_driver, (GIVEN, OUTSIDE), NOT_HERE, None, "this is no container"),
     Row(container.container_was_given_the_driver, (GIVEN, INSIDE), MET, None, ": 2, folders: 0, devices: nvidia0"),
     *(

@@ -508,7 +508,7 @@ RULES: Final = catalogue.rules(catalogue.tracks())
 REMEDIES: Final = catalogue.remedies()
 ACT: Final = re.compile(
     r"--[a-z]|[A-Z]{3,}_[A-Z_]+|\w=\w|/(etc|usr|sys|dev|proc|path)/"
-    r"|\b(nvidia-smi|modprobe|systemctl|sysctl|ulimit|pip|apt|docker|dmesg|lspci|setpci|echo|modprobe|nvidia-\w+)\b"
+    r"|\b(warmspare|nvidia-smi|modprobe|systemctl|sysctl|ulimit|pip|apt|docker|dmesg|lspci|setpci|echo|modprobe|nvidia-\w+)\b"
     r"|^(use|install|boot|run|raise|free|take|put|move|fit|reseat|restart|start) [a-zA-Z]|\bput both cards\b"
 )
 """A command, an option, a setting, a file, or one act in plain words."""

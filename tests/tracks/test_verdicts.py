@@ -18,8 +18,8 @@ from warmspare.probes.cuda import CudaAttributes, CudaLibrary
 from warmspare.probes.driver import NvmlLibrary
 from warmspare.probes.fabric import Fabric
 from warmspare.probes.gpu import ComputeMode, Mig
-from warmspare.trials.awaited import GpuSuspend
 from warmspare.trials.criu_roundtrip import CriuRoundtrip
+from warmspare.trials.gpu_suspend import GpuSuspend
 from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.takeover import Takeover
 
@@ -128,19 +128,19 @@ def test_without_a_gpu_every_track_is_no_go_at_hardware_and_criu_is_still_tried(
 
 def test_a_gpu_suspend_that_passed_gives_degraded_until_the_disk_cycle_is_proven() -> None:
     proof = GpuSuspend(outcome=DONE, bytes_survived=True, mib_freed=256, suspend_s=0.2, resume_s=0.1)
-    assert track("criugpu", with_proof(host("h100"), proof)).state == State(Verdict.DEGRADED)
+    assert track("criugpu", with_proof(host("h100"), proof, "gpu0")).state == State(Verdict.DEGRADED)
 
 
 def test_reported_success_is_no_proof_and_silences_the_paper() -> None:
     proof = GpuSuspend(outcome=DONE, bytes_survived=True, mib_freed=256, suspend_s=0.2, resume_s=0.1)
-    judged = track("criugpu", with_proof(host("synthetic-wsl2-nat-laptop"), proof, standing=Standing.REPORTED))
+    judged = track("criugpu", with_proof(host("synthetic-wsl2-nat-laptop"), proof, "gpu0", standing=Standing.REPORTED))
     assert judged.state == State(Verdict.UNKNOWN)
     assert "reported to work" in check(judged, "vram_survives").finding.text
 
 
 def test_a_restore_that_loses_the_process_is_unmet() -> None:
     lost = GpuSuspend(outcome=Outcome(kind="died", step="restore", code="signal 9"))
-    assert track("criugpu", with_proof(host("h100"), lost)).state == State(Verdict.NO_GO)
+    assert track("criugpu", with_proof(host("h100"), lost, "gpu0")).state == State(Verdict.NO_GO)
 
 
 def test_a_driver_without_the_calls_is_no_go_because_nothing_could_be_tried() -> None:

@@ -17,7 +17,7 @@ import pytest
 from leftovers import Corner, small_disk
 from warmspare.control.criu import Criu
 from warmspare.model.facts import Absent, Cause, Known, Outcome
-from warmspare.trials import canary, child
+from warmspare.trials import canary, leftover
 from warmspare.trials.api import at_place
 from warmspare.trials.criu_roundtrip import Beat, CriuRoundtrip, difference, not_running
 from warmspare.trials.run import run
@@ -250,7 +250,7 @@ def test_an_ordinary_user_is_denied(corner: Corner) -> None:
     user = ("--reuid=65534", "--regid=65534", "--clear-groups", "--ambient-caps", reading)
     try:
         seen = snapshot(*only(reading), *user, scratch=home, env={"TMPDIR": str(home)}, cwd="/")
-        assert list(home.glob(f"{child.PREFIX}*")) == []
+        assert list(home.glob(f"{leftover.PREFIX}*")) == []
     finally:
         shutil.rmtree(home)
     assert seen == ("refused", "denied")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from msgspec.structs import replace
@@ -12,12 +13,16 @@ from msgspec.structs import replace
 from warmspare import catalogue
 from warmspare.model.facts import Cause, Fact, Known, Outcome, Readings, Standing, fact_name
 from warmspare.model.snapshot import Reader
-from warmspare.probes.gpu import GpuMemory, GpuProcesses, PcieLink
+from warmspare.probes.driver import Driver
+from warmspare.probes.gpu import GpuIdentity, GpuMemory, GpuProcesses, PcieLink
+from warmspare.probes.gpus import Gpus as Inventory
 from warmspare.trials.api import NotTried
 from warmspare.trials.best_pair import BestPair
-from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, Pair, Peers, in_the_way
+from warmspare.trials.given import BUSY_MIB, Gpu, Gpus, May, Pair, Peers, in_the_way, too_risky
+from warmspare.trials.gpu_suspend import GpuSuspend
 from warmspare.trials.peer_copy import PeerCopy
 from warmspare.trials.peer_gather import Hub
+from warmspare.trials.suspendable import Move, Suspendable
 
 HOSTS: Final = Path(__file__).parent.parent / "hosts"
 READER: Final = Reader(catalogue.facts())
@@ -95,10 +100,10 @@ def test_a_gpu_that_somebody_is_at_work_on_is_left_alone(
 ) -> None:
     readings = changed(host("h200-x2"), GpuProcesses, "gpu1", **processes)
     readings = changed(readings, GpuMemory, "gpu1", used_mib=used_mib)
-    said = in_the_way(readings, Pair.of(readings, PAIR), busy_ok=False)
+    said = in_the_way(readings, Pair.of(readings, PAIR), May())
     assert said == (reason and f"{reason}: --busy-ok tries it all the same")
-    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) is None
-    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=False) is None  # the other is not concerned
+    assert in_the_way(readings, Pair.of(readings, PAIR), May(busy_ok=True)) is None
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), May()) is None  # the other is not concerned
 
 
 def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
@@ -107,8 +112,8 @@ def test_what_hung_on_a_gpu_once_is_not_tried_there_again() -> None:
 
     stuck = Stuck(outcome=Outcome(kind="hung", step="copy"))
     readings = plus(host("h200-x2"), stuck, "gpu1")
-    assert in_the_way(readings, Pair.of(readings, PAIR), busy_ok=True) == "stuck hung on gpu1"
-    assert in_the_way(readings, Gpu.of(readings, "gpu0"), busy_ok=True) is None
+    assert in_the_way(readings, Pair.of(readings, PAIR), May(busy_ok=True)) == "stuck hung on gpu1"
+    assert in_the_way(readings, Gpu.of(readings, "gpu0"), May(busy_ok=True)) is None
 
 
 def test_state_goes_the_fastest_way_of_a_pair_that_copies_both_ways() -> None:
@@ -125,10 +130,71 @@ def test_without_a_pair_that_was_seen_to_copy_there_is_none() -> None:
             BestPair.of(readings, "host")
 
 
+SURVIVED: Final = GpuSuspend(outcome=DONE, bytes_survived=True, mib_freed=256)
+LOST: Final = GpuSuspend(outcome=Outcome(kind="refused", step="restore", code="1 CUDA_ERROR_INVALID_VALUE"))
+
+
+def test_what_is_suspended_further_is_on_a_gpu_where_it_survived() -> None:
+    readings = plus(plus(host("h200-x4"), SURVIVED, "gpu1", "gpu3"), LOST, "gpu0")
+    assert Suspendable.of(readings, "host").subject == "gpu1"
+    for without in (host("h200-x4"), plus(host("h200-x4"), LOST, "gpu0")):
+        with pytest.raises(NotTried, match="on no GPU has a process been seen to survive"):
+            Suspendable.of(without, "host")
+
+
+def test_a_process_is_moved_between_gpus_of_one_kind_and_all_are_named() -> None:
+    readings = plus(host("h200-x4"), SURVIVED, "gpu0", "gpu1", "gpu3")
+    readings = changed(readings, GpuIdentity, "gpu0", name="another kind")
+    move = Move.of(readings, "host")
+    ids = [Gpu.of(readings, f"gpu{n}").id for n in range(4)]
+    assert [gpu.subject for gpu in move.gpus] == ["gpu1", "gpu3"]
+    assert move.there == {ids[0]: ids[0], ids[1]: ids[3], ids[2]: ids[2], ids[3]: ids[1]}
+    with pytest.raises(NotTried, match="no two GPUs of one kind"):
+        Move.of(changed(readings, GpuIdentity, "gpu1", name="a third"), "host")
+
+
+def test_a_gpu_that_is_known_by_its_address_alone_cannot_be_named_to_the_driver() -> None:
+    readings = plus(host("h200-x4"), SURVIVED, "gpu0", "gpu1")
+    found = readings.get(Inventory)
+    assert isinstance(found, Known)
+    readings = changed(readings, Inventory, "host", ids=(*found.value.ids[:3], "0000:04:00.0"))
+    with pytest.raises(NotTried, match="the UUID of every GPU must be known"):
+        Move.of(readings, "host")
+
+
+@pytest.mark.parametrize(
+    ("version", "module", "said"),
+    [
+        ("580.159.04", "open", None),
+        ("595.71.05", "proprietary", None),
+        ("595.71.05", None, None),
+        ("595.71.05", "open", "has hung a whole machine on the open kernel module 595.71.05"),
+        ("610.1.2", "open", "is not known to be safe on the open kernel module 610.1.2"),
+    ],
+)
+def test_no_process_is_restored_where_its_end_may_hang_the_machine(
+    version: str, module: Literal["open", "proprietary"] | None, said: str | None
+) -> None:
+    readings = plus(host("h100"), Driver(kernel_version=version, module=module), "host")
+    why = too_risky(readings, May(busy_ok=True))
+    assert why == (said and f"the end of a restored process {said}: --risk-restore tries it all the same")
+    assert too_risky(readings, May(risk_restore=True)) is None
+
+
+def test_what_restores_processes_says_so() -> None:
+    """A trial that pulls the driver's restore lever must be marked."""
+    for trial in catalogue.trials():
+        module = sys.modules[trial.function.__module__]
+        pulls = any(name in vars(module) for name in ("Checkpointer", "resume"))
+        assert trial.restores == pulls, trial.name
+
+
 def test_what_rests_on_an_earlier_proof_is_tried_after_it() -> None:
     trials = catalogue.trials()
     order = [trial.proof for trial in trials]
     later = {trial.name: getattr(trial.given, "RESTS_ON", ()) for trial in trials}
-    assert {name for name, rests_on in later.items() if rests_on} == {"nixl_transfer", "peer_gather", "takeover"}
+    assert {name for name, rests_on in later.items() if rests_on} == {
+        "criugpu_roundtrip", "gpu_move", "nixl_transfer", "peer_gather", "takeover",
+    }  # fmt: skip
     for trial in trials:
         assert all(order.index(proof) < order.index(trial.proof) for proof in later[trial.name]), trial.name

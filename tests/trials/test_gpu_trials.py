@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import pynvml
@@ -19,15 +20,18 @@ from warmspare import catalogue
 from warmspare.control import process
 from warmspare.host.live import LiveHost
 from warmspare.host.port import SLOW
-from warmspare.model.facts import HOST, Known, Outcome, Proof, Readings, known
+from warmspare.model.facts import HOST, Known, Outcome, Proof, Readings, Standing, fact_name, known
 from warmspare.probes.api import collect
 from warmspare.probes.cuda import CudaAttributes
 from warmspare.probes.gpu import GpuIdentity, GpuMemory, GpuNuma
 from warmspare.probes.gpus import GPU
 from warmspare.trials.api import StepEvent
+from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
 from warmspare.trials.cuda_compute import CudaCompute
 from warmspare.trials.cuda_vmm import CudaVmm
 from warmspare.trials.given import Gpu, Gpus
+from warmspare.trials.gpu_move import GpuMove
+from warmspare.trials.gpu_suspend import GpuSuspend
 from warmspare.trials.host_copy import HostCopy
 from warmspare.trials.managed_memory import ManagedMemory
 from warmspare.trials.pinned_memory import PinnedMemory
@@ -36,10 +40,11 @@ from warmspare.trials.run import run
 pytestmark = pytest.mark.gpu
 TRIALS: Final = {trial.name: trial for trial in catalogue.trials()}
 OURS: Final = ("cuda_compute", "cuda_vmm", "host_copy", "managed_memory", "pinned_memory")
-QUICK_S: Final = {"pinned_memory": 8.0}
+QUICK_S: Final = {"pinned_memory": 8.0, "criugpu_roundtrip": 15.0, "gpu_move": 10.0}
 USUALLY_S: Final = 5.0
 """What one may take of the 60 s that the quick set has on two GPUs."""
 RUNS: Final = 5
+SUSPENDS: Final = 3
 SPREAD: Final = 0.02
 P = TypeVar("P", bound=Proof)
 
@@ -64,7 +69,7 @@ def tried(
     readings: Readings, name: str, subject: str, kind: type[P], progress: Callable[[StepEvent], None] = lambda _: None
 ) -> P:
     """The proof of one trial on one GPU, or on the host; the memory in use must be the same before and after."""
-    given = (Gpus if TRIALS[name].given is Gpus else Gpu).of(readings, subject)
+    given = getattr(TRIALS[name].given, "of", lambda *_: None)(readings, subject)
     before, started = used(), time.monotonic()
     ended = run(TRIALS[name], progress, given)
     took_s = time.monotonic() - started
@@ -134,9 +139,49 @@ def test_gibibytes_can_be_pinned(readings: Readings) -> None:
     assert proof.budget_mib >= 1024
 
 
+def suspended(readings: Readings) -> Readings:
+    """The same host with a proof of `gpu_suspend` for every GPU."""
+    found = {}
+    for subject in every(readings):
+        proof = tried(readings, "gpu_suspend", subject, GpuSuspend)
+        known_now = Known(value=proof, standing=Standing.TRIED, at=datetime.now(UTC))
+        found[fact_name(GpuSuspend), subject] = known_now
+    return readings.plus(found)
+
+
+@pytest.mark.parametrize("time", range(SUSPENDS))
+def test_a_process_survives_on_every_gpu(readings: Readings, time: int) -> None:
+    for subject in every(readings):
+        proof = tried(readings, "gpu_suspend", subject, GpuSuspend)
+        assert proof.bytes_survived, time
+        assert (proof.freed_by, proof.unlisted) in (("nvml", True), ("nvml", None))
+        assert (proof.mib_freed or 0) >= 256
+        assert (proof.lock_s or 1) < 0.5
+
+
+@pytest.mark.root
+@pytest.mark.criu
+@pytest.mark.parametrize("time", range(SUSPENDS))
+def test_a_process_comes_back_from_the_disk(readings: Readings, time: int) -> None:
+    proof = tried(suspended(readings), "criugpu_roundtrip", HOST, CriugpuRoundtrip)
+    assert proof.bytes_survived, time
+
+
+def test_a_process_is_moved_to_another_gpu(readings: Readings) -> None:
+    if len(every(readings)) == 1:
+        pytest.skip("needs two GPUs")
+    proof = tried(suspended(readings), "gpu_move", HOST, GpuMove)
+    assert proof.bytes_survived
+    assert (proof.mib_used or 0) >= 256
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [
+        ("gpu_suspend", "lock"),
+        ("gpu_suspend", "checkpoint"),
+        ("gpu_suspend", "restore"),
+        ("gpu_suspend", "see it go on"),
         ("cuda_vmm", "sleep"),
         ("managed_memory", "both at once"),
         ("host_copy", "copy in, pinned"),

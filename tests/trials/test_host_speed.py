@@ -15,8 +15,8 @@ import pytest
 from leftovers import Corner, small_disk
 from warmspare.control import cpu_share, file_speed, host_memory, speed, speed_tools
 from warmspare.model.facts import Known
-from warmspare.trials import child, speed_files
 from warmspare.trials import host_speed as measuring
+from warmspare.trials import leftover, speed_files
 from warmspare.trials.api import StepEvent, Trial, at_place
 from warmspare.trials.host_speed import HostSpeed, host_speed
 from warmspare.trials.run import Run, run
@@ -130,10 +130,10 @@ def _within(deadline_s: float) -> Trial:
 
 
 def test_a_folder_elsewhere_is_locked_named_like_the_scratch_folder_and_found_by_its_token(tmp_path: Path) -> None:
-    scratch = tmp_path / f"{child.PREFIX}0123abcd-xyz"
+    scratch = tmp_path / f"{leftover.PREFIX}0123abcd-xyz"
     with _folder(tmp_path, scratch) as folder:
-        assert folder.name.startswith(f"{child.PREFIX}0123abcd-")
-        assert not child._is_stale(folder, "0123abcd")  # noqa: SLF001 # what another run's sweep would ask
+        assert folder.name.startswith(f"{leftover.PREFIX}0123abcd-")
+        assert not leftover._is_stale(folder, "0123abcd")  # noqa: SLF001 # what another run's sweep would ask
     assert not folder.exists()
 
 
@@ -145,7 +145,7 @@ def test_the_windows_disk_is_measured_only_where_wsl_mounted_it(
 ) -> None:
     windows, scratch = tmp_path / "windows", tmp_path / "scratch"
     windows.mkdir()
-    monkeypatch.setattr(child, "WINDOWS_ROOTS", (windows,))
+    monkeypatch.setattr(leftover, "WINDOWS_ROOTS", (windows,))
     monkeypatch.setattr(speed_files, "kind_of", lambda root, _: (point, kind) if root == windows else ("/", "ext4"))
     places = {place: (root, told) for place, root, told in speed_files.places_of(Found(), scratch)}
     assert places["disk"] == (tmp_path, "ext4")
@@ -155,11 +155,11 @@ def test_the_windows_disk_is_measured_only_where_wsl_mounted_it(
 def test_whoever_clears_a_trial_away_looks_on_the_windows_disk_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "WINDOWS_ROOTS", (tmp_path,))
-    left = tmp_path / f"{child.PREFIX}0123abcd-xyz"
+    monkeypatch.setattr(leftover, "WINDOWS_ROOTS", (tmp_path,))
+    left = tmp_path / f"{leftover.PREFIX}0123abcd-xyz"
     left.mkdir()
     (left / "data").touch()
-    assert child.clear("0123abcd") == []
+    assert leftover.clear("0123abcd") == []
     assert not left.exists()
 
 
@@ -174,7 +174,7 @@ def test_a_file_system_that_does_not_answer_costs_only_its_own_figures(
     monkeypatch.setattr(file_speed.Files, "creating", hang)
     monkeypatch.setattr(speed_files, "PLACE_S", 3.0)
     found = Found()
-    speed_files.files_aside(found, "disk", (tmp_path, "nfs4"), tmp_path / f"{child.PREFIX}0123abcd-x")
+    speed_files.files_aside(found, "disk", (tmp_path, "nfs4"), tmp_path / f"{leftover.PREFIX}0123abcd-x")
     _end(int((tmp_path / "pid").read_text()))
     assert found.measures[0].name == "disk_write_gb_per_s"
     assert found.lacking[-1] == "disk (nfs4): it took longer than 3 s"
@@ -206,7 +206,7 @@ def _end(stopped: int) -> None:
 
 
 def test_whatever_hangs_the_trial_keeps_its_deadline() -> None:
-    roots = len({*child.scratch_roots(), *child.WINDOWS_ROOTS}) + 1
+    roots = len({*leftover.scratch_roots(), *leftover.WINDOWS_ROOTS}) + 1
     files = 3 * speed_files.PLACE_S + roots * speed_files.FIND_S
     at_work = 4 * measuring.THROTTLED_S + speed_files.SLOT_S
     assert files + 2 * speed_tools.PATIENCE_S + at_work < TRIAL.deadline_s
@@ -218,13 +218,13 @@ def test_what_may_be_memory_takes_no_more_than_a_tenth_of_it(
 ) -> None:
     monkeypatch.setattr(host_memory, "free_bytes", lambda: 60 * 2**20)
     found = Found()
-    speed_files.files_aside(found, "disk", (tmp_path, kind), tmp_path / f"{child.PREFIX}0123abcd-x")
+    speed_files.files_aside(found, "disk", (tmp_path, kind), tmp_path / f"{leftover.PREFIX}0123abcd-x")
     assert (found.measures, found.lacking) == ([], ["disk: a tenth of what is free is 6 MiB"])
 
 
 def test_a_cache_of_its_own_is_named_and_gives_no_reads(tmp_path: Path) -> None:
     found = Found()
-    speed_files.files_aside(found, "disk", (tmp_path, "zfs"), tmp_path / f"{child.PREFIX}0123abcd-x")
+    speed_files.files_aside(found, "disk", (tmp_path, "zfs"), tmp_path / f"{leftover.PREFIX}0123abcd-x")
     assert [lack for lack in found.lacking if "read" in lack] == [
         f"disk_{name}: zfs has a cache of its own, which stays" for name in ("read_gb_per_s", "random_read_per_s")
     ]

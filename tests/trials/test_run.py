@@ -20,7 +20,7 @@ from tiny_trials import Tiny
 from leftovers import MARK, Corner, environ, until
 from warmspare.control import process
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Standing
-from warmspare.trials import child
+from warmspare.trials import leftover
 from warmspare.trials.api import StepEvent, Trial, at_place
 from warmspare.trials.run import Run, run
 
@@ -199,14 +199,14 @@ def test_a_keeper_that_is_signalled_leaves_nothing(corner: Corner, number: signa
 
 def test_a_stale_folder_is_swept_with_its_processes_and_a_locked_one_is_not(corner: Corner) -> None:
     token = "5" * 16
-    stale = corner.scratch / f"{child.PREFIX}{token}-left"
+    stale = corner.scratch / f"{leftover.PREFIX}{token}-left"
     (stale / "deep").mkdir(parents=True)
     with subprocess.Popen(["/bin/sleep", "600"], env={**os.environ, process.TAG: token}) as left_over:
-        with child.scratch_folder("6" * 16) as locked:
-            assert child.sweep_stale() == []
+        with leftover.scratch_folder("6" * 16) as locked:
+            assert leftover.sweep_stale() == []
             assert stale.exists()  # so young, it may be one whose keeper is just about to lock it
             os.utime(stale, (0, 0))
-            assert child.sweep_stale() == []
+            assert leftover.sweep_stale() == []
             assert (stale.exists(), locked.exists()) == (False, True)
         assert process.started(left_over.pid) is None
     assert not locked.exists()
@@ -214,10 +214,10 @@ def test_a_stale_folder_is_swept_with_its_processes_and_a_locked_one_is_not(corn
 
 def test_links_and_files_with_a_trials_name_are_not_followed_or_removed(corner: Corner, tmp_path: Path) -> None:
     (tmp_path / "precious" / "thing").mkdir(parents=True)
-    link, file = (corner.scratch / f"{child.PREFIX}{name}-x" for name in ("link", "file"))
+    link, file = (corner.scratch / f"{leftover.PREFIX}{name}-x" for name in ("link", "file"))
     link.symlink_to(tmp_path / "precious")
     file.touch()
-    assert child.sweep_stale() == []
+    assert leftover.sweep_stale() == []
     assert (tmp_path / "precious" / "thing").exists()
     assert link.is_symlink()
     link.unlink()

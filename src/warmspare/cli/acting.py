@@ -12,8 +12,8 @@ from warmspare.cli.output import remark, say
 from warmspare.cli.progress import Progress
 from warmspare.cli.session import need_linux
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done
+from warmspare.model.facts import Proof
 from warmspare.report.view import clean
-from warmspare.runtime import proofs
 from warmspare.runtime.cards import Watch, cards
 from warmspare.runtime.journal import Journal
 from warmspare.runtime.operations import JournalFailed
@@ -22,9 +22,11 @@ from warmspare.runtime.recovery import recover
 from warmspare.runtime.suspending import Options
 from warmspare.runtime.unit import Tools
 from warmspare.trials.api import StepEvent
+from warmspare.trials.gpu_move import GpuMove
+from warmspare.trials.gpu_suspend import GpuSuspend
 
-SUSPEND: Final = ("GpuSuspend",)
-MOVE: Final = ("GpuSuspend", "GpuMove")
+SUSPEND: Final = (GpuSuspend,)
+MOVE: Final = (GpuSuspend, GpuMove)
 
 
 def act(pid: int, do: Callable[[Tools, Progress], str], *, mends: bool = False) -> int:
@@ -38,8 +40,8 @@ def act(pid: int, do: Callable[[Tools, Progress], str], *, mends: bool = False) 
     with failing(progress), tools(progress) as given:
         for found in recover(given):
             if found.concerns(pid) and found.is_harm and not (mends and found.outcome == "stranded"):
-                raise NotActed(found.sentence, "lost")
-            given.say(found.sentence)
+                why = f"nothing was begun: {found.sentence}"
+                raise NotActed(why, "lost")
         line = do(given, progress)
     say(f"{clean(line)}\n")
     return 0
@@ -75,12 +77,16 @@ def failing(progress: Progress) -> Iterator[None]:
         progress.done()
 
 
-def options(names: tuple[str, ...], given: Tools, progress: Progress, *, force: bool, lock_s: float) -> Options:
+def options(
+    wanted: tuple[type[Proof], ...], given: Tools, progress: Progress, *, force: bool, lock_s: float
+) -> Options:
     """Options of an act that wants these proofs."""
 
     def proven(gpus: tuple[str, ...]) -> None:
         if not force:
-            for text in proofs.proven(proofs.called(*names), gpus, progress):
+            from warmspare.runtime import proofs  # noqa: PLC0415 # it brings every probe, trial and track
+
+            for text in proofs.proven(wanted, gpus, progress):
                 given.say(text)
             progress.done()
 

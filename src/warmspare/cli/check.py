@@ -18,6 +18,7 @@ def check(  # noqa: PLR0913 # one parameter an option
     *,
     no_trials: bool,
     busy_ok: bool,
+    risk_restore: bool,
     no_redact: bool,
     verbose: bool,
 ) -> int:
@@ -27,10 +28,12 @@ def check(  # noqa: PLR0913 # one parameter an option
     """
     from warmspare.cli import session  # noqa: PLC0415 # --help must not pay for it
     from warmspare.cli.output import Sinks  # noqa: PLC0415
+    from warmspare.trials.given import May  # noqa: PLC0415
 
     targets = Sinks({"json": json_path, "md": md_path})
-    may = session.Extent(extent=extent, no_trials=no_trials, busy_ok=busy_ok)
-    survey = session.survey(tracks, may, redacted=not no_redact, verbose=verbose)
+    may = May(busy_ok=busy_ok, risk_restore=risk_restore)
+    tried = session.Extent(extent=extent, no_trials=no_trials, may=may)
+    survey = session.survey(tracks, tried, redacted=not no_redact, verbose=verbose)
     try:
         return session.report(survey.snapshot, tracks, targets, verbose=verbose)
     finally:  # a report that cannot be written loses no proof, and hides nothing that was left behind

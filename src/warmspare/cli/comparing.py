@@ -17,8 +17,8 @@ from warmspare.probes.gpus import Gpus
 from warmspare.probes.kernel import Kernel
 from warmspare.probes.platform import Container, Platform
 from warmspare.report.view import clean
-from warmspare.trials import child
 from warmspare.trials import host_speed as measuring
+from warmspare.trials import leftover
 from warmspare.trials.api import at_place
 from warmspare.trials.run import run
 from warmspare.trials.speed import Pair, SpeedRun, geometric_mean, moved, pairs, within
@@ -153,7 +153,7 @@ def _here() -> tuple[Readings, str]:
 def _measured(readings: Readings, key: str) -> SpeedRun:
     progress, trial = Progress(), at_place(TRIAL)
     try:
-        left = list(child.sweep_stale())
+        left = list(leftover.sweep_stale())
         progress.trying(trial)
         ended = run(trial, progress.step)
     finally:

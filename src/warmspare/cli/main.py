@@ -26,6 +26,7 @@ from warmspare.cli.move import move
 from warmspare.cli.ps import ps
 from warmspare.cli.restore import restore
 from warmspare.cli.resume import resume
+from warmspare.cli.shim import shim
 from warmspare.cli.snapshot import snapshot
 from warmspare.cli.suspend import suspend
 
@@ -53,7 +54,9 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect):
+for command in (
+    check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect, shim,
+):  # fmt: skip
     cli.add_command(command)
 
 

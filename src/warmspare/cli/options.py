@@ -42,6 +42,11 @@ def trying(command: C) -> C:
         click.option("--full", "extent", flag_value="full", help="Run every trial, the long ones too."),
         click.option("--quick", "extent", flag_value="quick", help="Run only the quick trials, also for named tracks."),
         click.option("--busy-ok", is_flag=True, help="Try GPUs that somebody is at work on, too."),
+        click.option(
+            "--risk-restore",
+            is_flag=True,
+            help="Have processes restored also where their end may hang the machine.",
+        ),
         click.option("--criu", metavar="PATH", expose_value=False, callback=_set_criu, help="The CRIU to use."),
         click.option("--no-redact", is_flag=True, help="Keep hostname, serials, UUIDs, user names and home paths."),
         click.argument("tracks", metavar="[TRACK]...", nargs=-1, callback=check_tracks),

@@ -25,6 +25,7 @@ from warmspare.report.view import view
 from warmspare.survey import Survey
 from warmspare.tracks.api import Remedy
 from warmspare.trials.api import Trial
+from warmspare.trials.given import May
 
 
 @functools.cache
@@ -46,21 +47,21 @@ def reader() -> Reader:
 
 
 class Extent(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be tried: `quick` trials only, `full` or by the tracks asked for; and whether on busy GPUs too."""
+    """What may be tried: `quick` trials only, `full` or by the tracks asked for; and what those may do."""
 
     extent: str | None
     no_trials: bool
-    busy_ok: bool
+    may: May
 
 
-def survey(asked: tuple[str, ...], may: Extent, *, redacted: bool, verbose: bool) -> Survey:
+def survey(asked: tuple[str, ...], tried: Extent, *, redacted: bool, verbose: bool) -> Survey:
     """Survey this machine with the trials that `asked` and the options call for."""
     need_linux()
-    chosen = () if may.no_trials else _chosen(asked, may.extent)
-    skipped = "--no-trials" if may.no_trials else "not among the trials asked for; name its track, or use --full"
+    chosen = () if tried.no_trials else _chosen(asked, tried.extent)
+    skipped = "--no-trials" if tried.no_trials else "not among the trials asked for; name its track, or use --full"
     progress = Progress(verbose=verbose)
     try:
-        return surveys.take(chosen, skipped, progress, redacted=redacted, busy_ok=may.busy_ok)
+        return surveys.take(chosen, skipped, progress, tried.may, redacted=redacted)
     finally:
         progress.done()
 

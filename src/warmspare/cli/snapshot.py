@@ -19,6 +19,7 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     *,
     no_trials: bool,
     busy_ok: bool,
+    risk_restore: bool,
     no_redact: bool,
     schema: bool,
 ) -> int:
@@ -30,6 +31,7 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     from warmspare.cli.output import Sinks  # noqa: PLC0415
     from warmspare.model import snapshot as files  # noqa: PLC0415
     from warmspare.report import json as report  # noqa: PLC0415
+    from warmspare.trials.given import May  # noqa: PLC0415
 
     if output is None:
         message = "name a file with -o, or - for standard output"
@@ -38,8 +40,9 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     if schema:
         target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
         return 0
-    may = session.Extent(extent=extent, no_trials=no_trials, busy_ok=busy_ok)
-    survey = session.survey(tracks, may, redacted=not no_redact, verbose=False)
+    may = May(busy_ok=busy_ok, risk_restore=risk_restore)
+    tried = session.Extent(extent=extent, no_trials=no_trials, may=may)
+    survey = session.survey(tracks, tried, redacted=not no_redact, verbose=False)
     try:
         target.write("snapshot", report.plain(files.encode(survey.snapshot).decode()))
     finally:

@@ -78,7 +78,7 @@ class _Caller:
             case "release":
                 self._release()
             case what:
-                return _call(self._driver, what, request)
+                return call(self._driver, what, request)
         return None
 
     def _claim(self, driver: Driver, gpu: str, size: int, free: int) -> None:
@@ -93,19 +93,24 @@ class _Caller:
             self._claimed.pop().release()  # its memory goes with it
 
 
-def _call(driver: Driver, what: str, request: Mapping[str, Any]) -> int | None:
-    call, pid = CALLS[what], request["pid"]
+def call(driver: Driver, what: str, request: Mapping[str, Any]) -> int | None:
+    """One call about a process, by its name in `CALLS`; the answer of those that ask.
+
+    Raises:
+        CudaError: the driver refuses, or lacks the call.
+    """
+    name, pid = CALLS[what], request["pid"]
     match what:
         case "state" | "restore thread":
             value = ctypes.c_int()
-            driver.call(call, pid, ctypes.byref(value))
+            driver.call(name, pid, ctypes.byref(value))
             return value.value
         case "lock":
-            driver.call(call, pid, ctypes.byref(abi.LockArgs(timeout_ms=request["timeout_ms"])))
+            driver.call(name, pid, ctypes.byref(abi.LockArgs(timeout_ms=request["timeout_ms"])))
         case "restore":
-            driver.call(call, pid, ctypes.byref(_mapping(request["gpus"])))
+            driver.call(name, pid, ctypes.byref(_mapping(request["gpus"])))
         case _:
-            driver.call(call, pid, None)
+            driver.call(name, pid, None)
     return None
 
 

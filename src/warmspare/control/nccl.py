@@ -1,4 +1,4 @@
-"""NCCL by ctypes: communicators over all GPUs of one process, the all-reduce of floats, every raw ncclResult_t kept.
+"""NCCL by ctypes: communicators over one process or several, the all-reduce of floats, every raw ncclResult_t kept.
 
 It takes the library that it is told, needs no header and no torch, and imports only the standard library. NCCL reads
 its environment once a process: to try another setting, start another process.
@@ -21,6 +21,7 @@ SUM: Final = 0
 FLOAT_BYTES: Final = 4
 SUCCESS: Final = 0
 IN_PROGRESS: Final = 7
+UNIQUE_ID_BYTES: Final = 128
 RESULTS: Final = {
     0: "ncclSuccess",
     1: "ncclUnhandledCudaError",
@@ -31,9 +32,19 @@ RESULTS: Final = {
     6: "ncclRemoteError",
     7: "ncclInProgress",
 }
+
+
+class UniqueId(ctypes.Structure):
+    """ncclUniqueId: names a communicator to every process that joins it."""
+
+    _fields_ = (("internal", ctypes.c_char * UNIQUE_ID_BYTES),)
+
+
 CALLS: Final = {
     "ncclGetVersion": (ctypes.c_void_p,),
+    "ncclGetUniqueId": (ctypes.c_void_p,),
     "ncclCommInitAll": (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p),
+    "ncclCommInitRank": (ctypes.c_void_p, ctypes.c_int, UniqueId, ctypes.c_int),
     "ncclGroupStart": (),
     "ncclGroupEnd": (),
     "ncclAllReduce": (
@@ -116,6 +127,21 @@ class Nccl:
         self.call("ncclCommInitAll", handles, len(devices), (ctypes.c_int * len(devices))(*devices))
         return Communicators(self, [ctypes.c_void_p(handle) for handle in handles])
 
+    def unique_id(self) -> bytes:
+        """The name of a new communicator, for all processes that are to join it; this one must live meanwhile."""
+        name = UniqueId()
+        self.call("ncclGetUniqueId", ctypes.byref(name))
+        return bytes(name)
+
+    def joined(self, name: bytes, rank: int, ranks: int) -> Communicators:
+        """This process's rank of a communicator over processes, on the GPU of the context that is current.
+
+        It returns when all have joined, and may never return: nothing in NCCL bounds it.
+        """
+        handle = ctypes.c_void_p()
+        self.call("ncclCommInitRank", ctypes.byref(handle), ranks, UniqueId.from_buffer_copy(name), rank)
+        return Communicators(self, [handle])
+
     def _last_words(self) -> str:
         """The text of the last error; empty before 2.13, which keeps none."""
         try:
@@ -128,7 +154,7 @@ class Nccl:
 
 
 class Communicators:
-    """The ranks of one communicator, all of them in this process."""
+    """Those ranks of one communicator that are in this process."""
 
     def __init__(self, library: Nccl, handles: Sequence[ctypes.c_void_p]) -> None:
         """Name the ranks' handles."""

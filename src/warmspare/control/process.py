@@ -147,10 +147,11 @@ def children(parent: int) -> list[int]:
 
 def tagged(token: str) -> list[int]:
     """Processes of ours that carry a trial's token in their environment, zombies left out."""
-    return [pid for pid in _pids() if pid != os.getpid() and _is_tagged(pid, token)]
+    return [pid for pid in _pids() if pid != os.getpid() and is_tagged(pid, token)]
 
 
-def _is_tagged(pid: int, token: str) -> bool:
+def is_tagged(pid: int, token: str) -> bool:
+    """Whether a process carries a trial's token in its environment: a zombie has none."""
     try:
         return f"{TAG}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -174,9 +175,9 @@ def end_descendants(spare: frozenset[int] = frozenset()) -> list[int]:
     return _end(lambda: [pid for pid in children(us) if pid not in spare], lambda pid: (started(pid) or (0,))[0] == us)
 
 
-def end_tagged(token: str) -> list[int]:
+def end_tagged(token: str, spare: frozenset[int] = frozenset()) -> list[int]:
     """Kill every process that carries a trial's token; returns those that would not die."""
-    return _end(lambda: tagged(token), lambda pid: _is_tagged(pid, token))
+    return _end(lambda: [pid for pid in tagged(token) if pid not in spare], lambda pid: is_tagged(pid, token))
 
 
 def _end(find: Callable[[], list[int]], is_ours: Callable[[int], bool]) -> list[int]:

@@ -50,6 +50,23 @@ def ask(call: str, *args: str) -> Answer:
     return Gave(_plain(value))
 
 
+def compute_pids(index: int) -> frozenset[int] | None:
+    """The processes that NVML lists as computing on a GPU; None if it does not tell.
+
+    In a container they may be the host's numbers. They are nobody's business, so this is no query for a transcript.
+    """
+    if _load():
+        return None
+    import pynvml  # noqa: PLC0415 # only a host that asks NVML pays for it
+
+    try:
+        pynvml.nvmlInit()
+        listed = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
+    except pynvml.NVMLError:
+        return None
+    return frozenset(one.pid for one in listed)
+
+
 def _load() -> Failed | None:
     """Load the library ourselves first: pynvml takes one that is broken for one that is not there.
 

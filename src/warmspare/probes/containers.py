@@ -63,6 +63,12 @@ class DockerRuntime(Fact, frozen=True, kw_only=True):
     cdi: bool
 
 
+class DockerCheckpoints(Fact, frozen=True, kw_only=True):
+    """Whether Docker's configuration here turns on what is experimental, `docker checkpoint` among it."""
+
+    on: bool
+
+
 class InsideMounts(Fact, frozen=True, kw_only=True):
     """What of NVIDIA is mounted into us piece by piece or by folder, which is how containers get a driver."""
 
@@ -104,6 +110,17 @@ def docker_runtime(host: Host) -> DockerRuntime:
     if not seen["valid"]:
         raise Unreadable(Cause.INVALID, "/etc/docker/daemon.json is no JSON object")
     return DockerRuntime(nvidia=bool(seen["nvidia"]), default=bool(seen["default"]), cdi=bool(seen["cdi"]))
+
+
+@probe
+def docker_checkpoints(host: Host) -> DockerCheckpoints:
+    """Source: docs.docker.com, docker checkpoint and the daemon's configuration file."""
+    seen = host.experiment("docker_runtimes")
+    if not seen["valid"]:
+        raise Unreadable(Cause.INVALID, "/etc/docker/daemon.json is no JSON object")
+    if "experimental" not in seen:
+        raise Unreadable(Cause.UNASKED, "not in this recording: Docker's experimental setting")
+    return DockerCheckpoints(on=bool(seen["experimental"]))
 
 
 @probe

@@ -142,8 +142,8 @@ def _locked(seen: Seen) -> Iterator[Refusal]:
     for one in seen.tree:
         if (state := seen.cuda.get(one.pid)) in ("locked", "checkpointing", "restoring"):
             yield Refusal(
-                why=f"{_name(one)} is {state} by somebody else;"
-                f" if nobody is at work on it, `warmspare resume {one.pid}` brings it back"
+                why=f"{_name(one)} is {state}, and not by a command of yours that is under way;"
+                f" if nobody else is at work on it, `warmspare resume {one.pid}` brings it back"
             )
 
 

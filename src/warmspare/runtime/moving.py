@@ -84,17 +84,20 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
 
     Where it cannot be finished it is brought back to where it was, as it was.
     """
-    if operation.stage != SUSPENDED:
-        return suspending.finish(operation, entry, tools)
     members = [one for one in operation.targets if one.pid in operation.cuda]
     unit = Unit(tools, entry, [one for one in members if is_same(one)])
     gone = [one for one in members if one not in unit.members]
+    ran = operation.detail.get(RAN) == str(True)
+    all_down = bool(unit.members) and not gone and not unit.left(dict.fromkeys(unit.pids, "checkpointed"))
+    if operation.stage != SUSPENDED and not (all_down and ran):
+        if all_down:
+            return told_of(operation, unit, gone, {}, Well("undone", "is as it was: nothing had been done to it"))
+        return suspending.finish(operation, entry, tools)
     pairs = json.loads(operation.detail[GPUS])
     waiting = [one.pid for one in unit.members if state_of(tools.levers, one.pid) == "checkpointed"]
     needed, free = summed(_noted_in(operation, waiting)), gpus.free(tools.cards())
     on_new = {pairs.get(gpu, gpu): mib for gpu, mib in (needed or {}).items()}
-    why, ran = "", operation.detail.get(RAN) == str(True)
-    wanted, well = _MOVED
+    why, (wanted, well) = "", _MOVED
     if waiting and not has_room(on_new, free):
         why = ": there is no longer room on the other GPU"
     else:

@@ -22,6 +22,7 @@ from warmspare.probes.kernel import Kernel
 from warmspare.probes.software import PythonPackages
 from warmspare.runtime.outcomes import NotActed
 from warmspare.survey import Watcher
+from warmspare.trials.given import May
 
 RESTS_ON: Final[tuple[type[Fact], ...]] = (Kernel, Driver, Gpus, CriuProgram, PythonPackages)
 """The facts that `state.key` is made of."""
@@ -47,7 +48,7 @@ def proven(
     if not _lacking(wanted, subjects, state.kept(_redacted(readings), reader, state.folder())):
         return ()
     trials = tuple(trial for trial in catalogue.trials() if trial.proof in wanted)
-    taken = survey.take(trials, SKIPPED, watcher, busy_ok=True)
+    taken = survey.take(trials, SKIPPED, watcher, May(busy_ok=True))
     remarks = [f"could not be cleared away and was left: {thing}" for thing in taken.left]
     try:
         state.store(taken.redacted, reader, state.folder())
@@ -57,19 +58,6 @@ def proven(
         why = f"{lacking}; `warmspare check criugpu` says more, --force does it all the same"
         raise NotActed(why, "refused")
     return tuple(remarks)
-
-
-def called(*names: str) -> tuple[type[Proof], ...]:
-    """The proofs of these names.
-
-    Raises:
-        NotActed: this version has no such proof.
-    """
-    known = {fact_name(fact): fact for fact in catalogue.facts() if issubclass(fact, Proof)}
-    if lacking := [name for name in names if name not in known]:
-        why = f"this version has no trial {lacking[0]}; --force does it all the same"
-        raise NotActed(why, "refused")
-    return tuple(known[name] for name in names)
 
 
 def passed(proof: Proof) -> bool:

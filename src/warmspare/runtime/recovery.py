@@ -45,6 +45,7 @@ def recover(tools: Tools) -> tuple[Recovered, ...]:
                 continue
             with entry:
                 recovered = _recovered(operation, entry, tools)
+                tools.say(recovered.sentence)  # before it counts as told: we may be killed as well
                 entry.end(recovered.outcome, recovered.sentence)
             found.append(recovered)
     return tuple(found)

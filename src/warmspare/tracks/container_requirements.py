@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from warmspare.model.findings import Finding, met, not_applicable, undecided
-from warmspare.probes.containers import CdiSpecs, ContainerTools, DockerRuntime, InsideMounts, NvidiaToolkit
+from warmspare.probes.containers import (
+    CdiSpecs,
+    ContainerTools,
+    DockerCheckpoints,
+    DockerRuntime,
+    InsideMounts,
+    NvidiaToolkit,
+)
 from warmspare.probes.platform import Container
 
 TOOLS = "container engines: {tools}"
@@ -58,3 +65,18 @@ def container_was_given_the_driver(mounts: InsideMounts, container: Container) -
     if not (mounts.libraries or mounts.devices or mounts.folders):
         return undecided(NOTHING_GIVEN, remedy="give-container-the-gpu")
     return met(GIVEN, libraries=len(mounts.libraries), folders=len(mounts.folders), devices=mounts.devices)
+
+
+CAN_CHECKPOINT = "docker checkpoint is turned on (experimental)"
+CANNOT_CHECKPOINT = "docker checkpoint is off: /etc/docker/daemon.json has no experimental: true"
+NO_DOCKER = "no Docker here"
+
+
+def docker_checkpoints_are_on(tools: ContainerTools, checkpoints: DockerCheckpoints) -> Finding:
+    """Docker's checkpoints are experimental and off by default; no version of Docker is tried here.
+
+    Source: docs.docker.com/reference/cli/docker/checkpoint; docker/cli, experimental/README.md.
+    """
+    if not any(tool.name == "docker" for tool in tools.tools):
+        return not_applicable(NO_DOCKER)
+    return met(CAN_CHECKPOINT) if checkpoints.on else undecided(CANNOT_CHECKPOINT)

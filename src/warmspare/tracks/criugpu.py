@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from warmspare.model.findings import Finding, met, unmet
+from warmspare.model.findings import Finding
 from warmspare.model.tracks import Layer, Track
 from warmspare.probes.platform import Platform
+from warmspare.tracks.container_proofs import container_survives, container_with_gpu_survives
 from warmspare.tracks.container_requirements import (
     container_tools_are_known,
     container_was_given_the_driver,
     containers_can_have_gpus,
+    docker_checkpoints_are_on,
 )
 from warmspare.tracks.criu_requirements import (
     criu_can_work_here,
@@ -42,12 +44,17 @@ from warmspare.tracks.kernel_requirements import (
     namespace_is_initial,
 )
 from warmspare.tracks.shared import (
-    broken,
     driver_is_there,
     gpu_is_there,
     memory_is_not_limited,
     not_under_wsl2,
     platform_is_named,
+)
+from warmspare.tracks.suspend_proofs import (
+    every_gpu_suspends,
+    gpu_moves,
+    gpu_process_survives_on_disk,
+    vram_survives,
 )
 from warmspare.tracks.suspend_requirements import (
     checkpoint_works_on_this_gpu,
@@ -58,43 +65,6 @@ from warmspare.tracks.suspend_requirements import (
     programs_hold_no_rings,
     restored_processes_can_be_ended,
 )
-from warmspare.trials.awaited import CriugpuRoundtrip, GpuSuspend
-
-SURVIVED = "the canary's bytes survived; {mib_freed} MiB were freed in {suspend_s:.2f} s"
-NOTHING_FREED = "the suspend said it was done, and no VRAM was seen freed"
-CHANGED = "the canary's bytes changed"
-
-
-def vram_survives(proof: GpuSuspend) -> Finding:
-    """Proof outranks paper: the same bytes must be on the GPU after a resume.
-
-    Remedy: newer-driver
-    Source: CUDA driver API, group CUDA_CHECKPOINT; NVIDIA/cuda-checkpoint#51 (a lock alone proves nothing).
-    """
-    if failed := broken(proof):
-        return failed
-    if not proof.bytes_survived:
-        return unmet(CHANGED, remedy="newer-driver")
-    if not proof.mib_freed:
-        return unmet(NOTHING_FREED)
-    return met(SURVIVED, mib_freed=proof.mib_freed, suspend_s=proof.suspend_s)
-
-
-TO_DISK = "dumped in {dump_s:.1f} s, restored in {restore_s:.1f} s, bytes and counter intact"
-
-
-def gpu_process_survives_on_disk(proof: CriugpuRoundtrip) -> Finding:
-    """Without this a process can be suspended in memory only, and does not outlive a reboot or a crash.
-
-    Remedy: newer-driver
-    Source: criu(8); CRIU's CUDA plugin does the same two halves.
-    """
-    if failed := broken(proof):
-        return failed
-    if not proof.bytes_survived:
-        return unmet(CHANGED, remedy="newer-driver")
-    return met(TO_DISK, dump_s=proof.dump_s, restore_s=proof.restore_s)
-
 
 WSL2_DRIVER = "no published run shows the checkpoint API under WSL2 (an unproven negative: a trial may overturn it)"
 
@@ -116,7 +86,7 @@ TRACK = Track(
     },
     wants={
         Layer.CRIU: [criu_is_there, process_survives_on_disk],
-        Layer.PROOF: [gpu_process_survives_on_disk],
+        Layer.PROOF: [every_gpu_suspends, gpu_process_survives_on_disk],
     },
     notes={
         Layer.HARDWARE: [gpu_memory_is_free, host_memory_holds_the_gpu],
@@ -126,6 +96,7 @@ TRACK = Track(
             container_was_given_the_driver,
             container_tools_are_known,
             containers_can_have_gpus,
+            docker_checkpoints_are_on,
         ],
         Layer.KERNEL: [
             kernel_has_userfaultfd,
@@ -135,13 +106,14 @@ TRACK = Track(
             programs_hold_no_rings,
         ],
         Layer.PRIVILEGES: [namespace_is_initial, memory_is_not_limited],
-        Layer.CRIU: [plugin_is_there],
+        Layer.CRIU: [plugin_is_there, container_survives, container_with_gpu_survives],
         Layer.DRIVER: [
             driver_abilities_are_known,
             not_every_program_survives,
             restored_processes_can_be_ended,
             gpu_stays_initialised,
         ],
+        Layer.PROOF: [gpu_moves],
     },
     expects={
         vram_survives: {

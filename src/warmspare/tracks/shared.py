@@ -23,8 +23,8 @@ BROKE = "{kind} at {step} ({code}): {detail}"
 NEEDS_ROOT = "refused at {step} for want of rights: {detail}"
 FULL = "the GPU had no memory left at {step} ({call}): nothing is said of the technique"
 OUT_OF_MEMORY: Final = "2 CUDA_ERROR_OUT_OF_MEMORY"
-OTHER_MEMORY: Final = frozenset({"cuMemHostAlloc", "cuMemAddressReserve"})
-"""Calls that are so refused for want of something else: host memory that may be pinned, addresses."""
+OTHER_MEMORY: Final = frozenset({"cuMemHostAlloc", "cuMemAddressReserve", "cuCheckpointProcessCheckpoint"})
+"""Calls that are so refused for want of something else: host memory, addresses."""
 PID_TAKEN = "another process had taken the pid: try again ({detail})"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from warmspare.model import restored
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
 from warmspare.model.requirements import Each
 from warmspare.probes.driver import Driver
@@ -106,8 +107,6 @@ def not_every_program_survives(driver: Driver, gpus: Gpus) -> Finding:
     return unmet(NOT_FOR_ALL, fates=fates, remedy="try-the-program-first")
 
 
-HUNG: Final = frozenset({"595.71.05"})
-ENDED: Final = frozenset({"580.159.04"})
 MAY_END = "restored processes were ended many times on {version} without harm"
 MAY_HANG = "on the open module {version} ending a restored process hung a whole machine"
 NOBODY_KNOWS = "nobody has said how {version} takes the end of a restored process"
@@ -121,9 +120,9 @@ def restored_processes_can_be_ended(driver: Driver) -> Finding:
     """
     if driver.kernel_version is None:
         return not_applicable(NO_DRIVER)
-    if driver.kernel_version in HUNG and driver.module == "open":
+    if driver.kernel_version in restored.HUNG and driver.module == "open":
         return unmet(MAY_HANG, version=driver.kernel_version, remedy="suspend-before-killing")
-    if driver.kernel_version in ENDED:
+    if driver.kernel_version in restored.ENDED:
         return met(MAY_END, version=driver.kernel_version)
     return undecided(NOBODY_KNOWS, version=driver.kernel_version, remedy="suspend-before-killing")
 

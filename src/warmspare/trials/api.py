@@ -23,6 +23,7 @@ import msgspec
 from warmspare.control.lever import LeverRefused
 from warmspare.model.facts import HOST_KIND, Cause, Fact, Outcome, Proof, fact_name
 from warmspare.probes.api import marked
+from warmspare.trials import gentle
 
 A = ParamSpec("A")
 T = TypeVar("T")
@@ -31,8 +32,8 @@ T = TypeVar("T")
 class Trial(msgspec.Struct, frozen=True):
     """A trial: its function, the proof it yields, its deadline in seconds and what it touches.
 
-    `quick` trials run in a bare `check`; the others when their track is named, or with `--full`. `given` is what
-    its second parameter takes, if it has one.
+    `quick` trials run in a bare `check`; the others when their track is named, or with `--full`. One that `restores`
+    has the driver restore processes of its own. `given` is what its second parameter takes, if it has one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Trial(msgspec.Struct, frozen=True):
     deadline_s: float
     touches: str
     quick: bool
+    restores: bool = False
     given: type[Any] | None = None
 
     @property
@@ -114,6 +116,14 @@ class Steps:
         self.current: str | None = None
         self.in_lever = self.pulled = False
 
+    def restoring(self, pid: int) -> None:
+        """Have the keeper end this process gently, from now on: the driver is about to restore it.
+
+        To be called before the first restore. The process must carry the trial's environment, and nothing may kill
+        it with its parent.
+        """
+        gentle.register(self.scratch, pid)
+
     @property
     def left_s(self) -> float:
         """How long it is to the deadline."""
@@ -148,7 +158,8 @@ class Steps:
     def broke(self, error: Exception) -> Outcome:
         """An exception inside a lever: its outcome. One of our own between levers is an absence instead."""
         if isinstance(error, LeverRefused):
-            return Outcome(kind="refused", step=self.current, code=error.code, detail=error.detail[:300])
+            code = error.code if error.how in ("refused", "died") else None
+            return Outcome(kind=error.how, step=self.current, code=code, detail=error.detail[:300])
         code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
         return Outcome(kind="died", step=self.current, code=code or type(error).__name__, detail=str(error)[:300])
 
@@ -156,23 +167,26 @@ class Steps:
         raise LeverFailed(Outcome(kind=kind, step=self.current, code=code, detail=detail))
 
 
-def trial(*, deadline: float, touches: str, quick: bool = False) -> Callable[[Callable[A, T]], Callable[A, T]]:
+def trial(
+    *, deadline: float, touches: str, quick: bool = False, restores: bool = False
+) -> Callable[[Callable[A, T]], Callable[A, T]]:
     """Mark a function as a trial: `deadline` in seconds, `touches` as the user is told beforehand."""
 
     def mark(function: Callable[A, T]) -> Callable[A, T]:
-        function.__dict__["is_trial"] = (deadline, touches, quick)
+        function.__dict__["is_trial"] = (deadline, touches, quick, restores)
         return function
 
     return mark
 
 
 def discover(package: types.ModuleType) -> tuple[Trial, ...]:
-    """All trials in the modules of `package`, by name; those whose GPUs an earlier proof chooses come last.
+    """All trials in the modules of `package`, by name; those whose GPUs an earlier proof chooses come after the others.
 
-    A trial's name is its function's.
+    Those that restore processes come last: a process that hangs keeps others off its GPU. A trial's name is its
+    function's.
     """
     found = [_trial(function) for function in marked(package, "is_trial")]
-    return tuple(sorted(found, key=lambda one: bool(getattr(one.given, "RESTS_ON", ()))))
+    return tuple(sorted(found, key=lambda one: (one.restores, bool(getattr(one.given, "RESTS_ON", ())))))
 
 
 def at_place(place: str) -> Trial:
@@ -191,8 +205,8 @@ def _trial(function: Callable[..., Any]) -> Trial:
     if proof.KIND != HOST_KIND and given is None:
         message = f"trial {function.__name__} is about a {proof.KIND.name} and takes none"
         raise TypeError(message)
-    deadline_s, touches, quick = function.__dict__["is_trial"]
-    return Trial(function.__name__, function, proof, deadline_s, touches, quick, given)
+    deadline_s, touches, quick, restores = function.__dict__["is_trial"]
+    return Trial(function.__name__, function, proof, deadline_s, touches, quick, restores, given)
 
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:

@@ -9,23 +9,6 @@ from __future__ import annotations
 from warmspare.model.facts import Count, Proof, Seconds
 
 
-class GpuSuspend(Proof, frozen=True, kw_only=True):
-    """A CUDA canary suspended and resumed by the driver, its bytes compared."""
-
-    bytes_survived: bool | None = None
-    mib_freed: Count | None = None
-    suspend_s: Seconds | None = None
-    resume_s: Seconds | None = None
-
-
-class CriugpuRoundtrip(Proof, frozen=True, kw_only=True):
-    """The same canary, to disk with CRIU and back."""
-
-    bytes_survived: bool | None = None
-    dump_s: Seconds | None = None
-    restore_s: Seconds | None = None
-
-
 class SleepCycles(Proof, frozen=True, kw_only=True):
     """Level-1 sleep and wake of a real engine: VRAM freed, same tokens and logprobs, requests survived."""
 

@@ -10,8 +10,10 @@ from typing import Final, Protocol, Self, TypeVar
 
 import msgspec
 
+from warmspare.model import restored
 from warmspare.model.facts import Cause, Fact, Known, Proof, Reading, Readings
 from warmspare.probes import gpus
+from warmspare.probes.driver import Driver
 from warmspare.probes.gpu import GpuMemory, GpuNuma, GpuProcesses, PcieLink
 from warmspare.probes.nvlink import NvLinksUp
 from warmspare.probes.peers import PairTopology
@@ -146,14 +148,31 @@ class Given(Protocol):
         """Made of the readings so far; NotTried says why it cannot be."""
 
 
-def in_the_way(readings: Readings, given: Given, *, busy_ok: bool) -> str | None:
+class May(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user lets trials do: use GPUs that are in use, and restore processes whatever the driver."""
+
+    busy_ok: bool = False
+    risk_restore: bool = False
+
+
+def in_the_way(readings: Readings, given: Given, may: May) -> str | None:
     """Why these GPUs should be left alone, or None: a trial hung on one of them, or somebody is at work on it."""
     for (fact, subject), reading in readings.items():
         proof = _value(reading)
         if isinstance(proof, Proof) and proof.outcome.kind == "hung" and subject in {g.subject for g in given.gpus}:
             return f"{fact} hung on {subject}"
-    at_work = None if busy_ok else _at_work(readings, given)
+    at_work = None if may.busy_ok else _at_work(readings, given)
     return at_work and f"{at_work}: --busy-ok tries it all the same"
+
+
+def too_risky(readings: Readings, may: May) -> str | None:
+    """Why no process should be restored here, or None: its end is not known to be safe on this driver."""
+    driver = _value(readings.get(Driver))
+    if may.risk_restore or driver is None or not restored.may_hang(driver.module, driver.kernel_version):
+        return None
+    known = "has hung a whole machine" if driver.kernel_version in restored.HUNG else "is not known to be safe"
+    risk = f"the end of a restored process {known} on the open kernel module {driver.kernel_version}"
+    return f"{risk}: --risk-restore tries it all the same"
 
 
 def _at_work(readings: Readings, given: Given) -> str | None:

@@ -18,7 +18,7 @@ import msgspec
 import warmspare
 from warmspare.control import process
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing
-from warmspare.trials import child
+from warmspare.trials import child, gentle, leftover
 from warmspare.trials.api import AbsentEvent, EndEvent, Event, ProofEvent, StepEvent, Trial
 
 _START: Final = (
@@ -27,7 +27,7 @@ _START: Final = (
     " child.keep(msgspec.json.decode(order, type=child.Order), int(held), int(told))"
 )
 GRACE_S: Final = 5.0
-"""What a keeper may take beyond the trial's deadline and the time that killing takes."""
+"""What a keeper may take beyond the trial's deadline and the time that ending its processes takes."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = Non
     story = _Story(trial)
     try:
         with _keeper(order, story) as reports:
-            for event in reports.events(trial.deadline_s + process.KILL_GRACE_S + GRACE_S):
+            for event in reports.events(trial.deadline_s + _ending_s(trial)):
                 story.add(event)
                 if isinstance(event, StepEvent):
                     progress(event)
@@ -61,7 +61,12 @@ def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = Non
 
 def _left(story: _Story, token: str) -> tuple[str, ...]:
     """What is left by the keeper's word; if it gave none, it was killed and could clear nothing away."""
-    return story.end.left if story.end else tuple(child.clear(token))
+    return story.end.left if story.end else tuple(leftover.clear(token))
+
+
+def _ending_s(trial: Trial) -> float:
+    """What a keeper may take from the trial's end to its own."""
+    return GRACE_S + process.KILL_GRACE_S + (process.KILL_GRACE_S + gentle.LIMIT_S if trial.restores else 0.0)
 
 
 @contextlib.contextmanager
@@ -87,7 +92,7 @@ def _keeper(order: child.Order, story: _Story) -> Iterator[_Reports]:
         os.close(lifeline)
         # A keeper that is cancelled still says how it ended; one that nobody reads could not end at all.
         with contextlib.suppress(msgspec.MsgspecError):
-            for event in reports.events(process.KILL_GRACE_S + GRACE_S):
+            for event in reports.events(_ending_s(story.trial)):
                 story.add(event)
         try:
             keeper.wait(1 + GRACE_S)

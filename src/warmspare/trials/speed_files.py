@@ -15,7 +15,7 @@ import msgspec
 
 from warmspare.control import aside, host_memory, speed_tools
 from warmspare.control.file_speed import IN_MEMORY, LEAST, MAYBE_MEMORY, OWN_CACHE, Files, free_bytes, kind_of
-from warmspare.trials import child
+from warmspare.trials import leftover
 from warmspare.trials.speed import Measure, Name, Place
 from warmspare.trials.speed_found import Found
 
@@ -46,8 +46,8 @@ def places_of(found: Found, scratch: Path) -> list[tuple[Place, Path, str]]:
     """One folder that we may write in for each kind of place, and its file system's type."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     places: dict[Place, tuple[Path, str]] = {}
-    for root in dict.fromkeys((scratch.parent, *child.scratch_roots(), *child.WINDOWS_ROOTS)):
-        seen, on_windows = list[_Seen](), root in child.WINDOWS_ROOTS
+    for root in dict.fromkeys((scratch.parent, *leftover.scratch_roots(), *leftover.WINDOWS_ROOTS)):
+        seen, on_windows = list[_Seen](), root in leftover.WINDOWS_ROOTS
         problem = aside.follow(
             lambda tell, root=root: tell(_seen(root, mounts)),  # type: ignore[misc] # bound to this turn's root
             lambda line, seen=seen: seen.append(msgspec.json.decode(line, type=_Seen)),  # type: ignore[misc] # likewise
@@ -120,8 +120,8 @@ def _name(text: str) -> Name:
 @contextlib.contextmanager
 def _folder(root: Path, scratch: Path) -> Iterator[Path]:
     """A folder of the trial's own in `root`, named like its scratch folder: whoever clears that away finds it too."""
-    token = scratch.name.removeprefix(child.PREFIX).partition("-")[0]
-    folder = Path(tempfile.mkdtemp(prefix=f"{child.PREFIX}{token}-", dir=root))
+    token = scratch.name.removeprefix(leftover.PREFIX).partition("-")[0]
+    folder = Path(tempfile.mkdtemp(prefix=f"{leftover.PREFIX}{token}-", dir=root))
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):  # where nothing can be locked, no other run can take it for a stale one

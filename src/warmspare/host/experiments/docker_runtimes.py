@@ -1,9 +1,9 @@
-"""Does Docker's configuration name an NVIDIA runtime, make it the default, or turn CDI devices on?
+"""Does Docker's configuration name an NVIDIA runtime, make it the default, or turn CDI devices or checkpoints on?
 
 The file may hold proxies with passwords, so nothing else of it is told.
 
-Source: docs.docker.com, dockerd, daemon configuration file ("runtimes", "default-runtime", "features"); what
-`nvidia-ctk runtime configure` writes there.
+Source: docs.docker.com, dockerd, daemon configuration file ("runtimes", "default-runtime", "features",
+"experimental"); what `nvidia-ctk runtime configure` writes there.
 """
 
 import json
@@ -14,11 +14,12 @@ FILE: Final = Path("/etc/docker/daemon.json")
 
 
 def run() -> dict[str, object]:
-    """`{"found": bool, "valid": bool, "nvidia": bool, "default": bool, "cdi": bool}`."""
+    """`{"found": bool, "valid": bool, "nvidia": bool, "default": bool, "cdi": bool, "experimental": bool}`."""
     try:
         data = FILE.read_bytes()
     except FileNotFoundError:
-        return {"found": False, "valid": True, "nvidia": False, "default": False, "cdi": False}
+        nothing = dict.fromkeys(("nvidia", "default", "cdi", "experimental"), False)
+        return {"found": False, "valid": True, **nothing}
     try:
         settings = json.loads(data)
     except (ValueError, RecursionError):
@@ -29,6 +30,7 @@ def run() -> dict[str, object]:
         "nvidia": any("nvidia" in str(name).lower() for name in _part(settings, "runtimes")),
         "default": isinstance(settings, dict) and "nvidia" in str(settings.get("default-runtime")).lower(),
         "cdi": _part(settings, "features").get("cdi") is True,
+        "experimental": isinstance(settings, dict) and settings.get("experimental") is True,
     }
 
 
