@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import struct
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, Self
 
 import checkpoint_scenes as scenes
@@ -15,6 +18,7 @@ from scenes import began, played
 PATIENCE_S: Final = 20.0
 A_WHILE_S: Final = 0.3
 """How long something is watched that must not happen."""
+LOOK_S: Final = 0.005
 WRONG_STATE, NO_SYSTEM, NO_CUDA, LATE, NOT_ALLOWED, NO_SUPPORT = 401, 304, 3, 600, 800, 801
 RUNNING, LOCKED, CHECKPOINTED, FAILED = range(4)
 STEPS: Final = ("Lock", "Checkpoint", "Restore", "Unlock")
@@ -80,6 +84,14 @@ class Asker(Player):
         """Ask, and do not wait for the answer."""
         self.tell(json.dumps([action, self.of, more]))
 
+    def put(self, action: str, more: object = None) -> None:
+        """Ask, and wait until the question is put to the process: it does not answer."""
+        self.begin(action, more)
+        deadline = time.monotonic() + PATIENCE_S
+        while not _is_asked(self.of):
+            assert time.monotonic() < deadline
+            time.sleep(LOOK_S)
+
     def do(self, action: str, more: object = None) -> Any:  # noqa: ANN401
         """The result of a call."""
         self.begin(action, more)
@@ -95,6 +107,16 @@ class Asker(Player):
         code, state = self.do("GetState")
         assert code == 0
         return int(state)
+
+
+def _is_asked(pid: int) -> bool:
+    """Whether a question waits on the page of a process: it was asked more often than it answered."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    _, _, offset, _, _, path = next(line.split(maxsplit=5) for line in lines if line.endswith("/processes"))
+    with Path(path).open("rb") as file:
+        file.seek(int(offset, 16))
+        asked, answered = struct.unpack("=II", file.read(8))
+    return bool(asked != answered)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def test_one_that_hangs_in_it_answers_nothing_more(world: World, step: str) -> N
     env = world(f"{step.lower()} target nth1: hangs")
     with one(env) as (target, asker), Asker(env, target.pid) as second:
         asker.all(*BEFORE[step])
-        asker.begin(step)
+        asker.put(step)
         assert not asker.answers()
         asker.process.kill()
         second.begin("GetState")
@@ -192,12 +193,25 @@ def test_who_asks_second_waits_for_the_first(world: World) -> None:
     env = world()
     with one(env) as (target, asker), Asker(env, target.pid) as second:
         target("hold")
-        asker.begin("Lock")
-        assert not asker.answers()
+        asker.put("Lock")
         second.begin("GetState")
         assert not second.answers()
         target("let_go")
         assert (asker.hear(), second.hear()) == (0, [0, LOCKED])
+
+
+def test_those_who_wait_to_ask_are_answered_one_by_one(world: World) -> None:
+    env = world("state locked nth6: gives 9")
+    with one(env) as (target, asker), contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Asker(env, target.pid)) for _ in range(6)]
+        target("hold")
+        asker.put("Lock")
+        for other in others:
+            other.begin("GetState")
+        assert not asker.answers()
+        target("let_go")
+        assert asker.hear() == 0
+        assert sorted(other.hear() for other in others) == [[0, LOCKED]] * 5 + [[0, 9]]
 
 
 @pytest.mark.parametrize(("major", "has"), [(565, False), (570, True)])

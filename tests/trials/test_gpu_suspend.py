@@ -101,7 +101,7 @@ def test_a_hazard_is_an_outcome_at_its_step_and_leaves_nothing(world: World, nam
 
 
 def test_memory_that_comes_to_no_gpu_was_not_moved(world: World) -> None:
-    world.enter("nvml free gpu2: gives 1000")
+    world.enter("nvmlDeviceGetMemoryInfo gpu2: returns 3", "told free gpu2 *: gives 900")
     assert outcome(world.run("gpu_move", 2 * HURRY_S)) == ("wrong", "see its memory there", None)
 
 

@@ -155,7 +155,7 @@ def test_every_kind_has_its_fate_and_only_the_lost_are_left_and_named(tried: Try
                 assert cell.freed_mib == cell.held_mib
             case "lost-on-restore":
                 assert (cell.step, cell.code) == ("restore", LOST)
-                assert "failed" in cell.detail
+                assert "now checkpointed" in cell.detail
             case "refused":
                 assert (cell.step, cell.code) == ("checkpoint", "801 CUDA_ERROR_NOT_SUPPORTED")
                 assert cell.detail.endswith("now running")

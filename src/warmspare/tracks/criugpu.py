@@ -65,6 +65,7 @@ from warmspare.tracks.suspend_requirements import (
     programs_hold_no_rings,
     restored_processes_can_be_ended,
 )
+from warmspare.tracks.workload_requirements import nccl_ranks_survive, workloads_survive
 
 WSL2_DRIVER = "no published run shows the checkpoint API under WSL2 (an unproven negative: a trial may overturn it)"
 
@@ -113,7 +114,7 @@ TRACK = Track(
             restored_processes_can_be_ended,
             gpu_stays_initialised,
         ],
-        Layer.PROOF: [gpu_moves],
+        Layer.PROOF: [gpu_moves, workloads_survive, nccl_ranks_survive],
     },
     expects={
         vram_survives: {
