@@ -27,9 +27,12 @@ from warmspare.runtime.outcomes import NotActed
 from warmspare.runtime.publishing import CannotKeep
 from warmspare.runtime.recovery import recover
 from warmspare.runtime.unit import Tools
+from warmspare.trials.criu_roundtrip import CriuRoundtrip
+from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
+from warmspare.trials.gpu_suspend import GpuSuspend
 
-PROOFS: Final = ("gpu_suspend", "criugpu_roundtrip")
-CPU_PROOFS: Final = ("criu_roundtrip",)
+PROOFS: Final = (GpuSuspend, CriugpuRoundtrip)
+CPU_PROOFS: Final = (CriuRoundtrip,)
 NO_CRIU: Final = "no CRIU was found: install CRIU 4 or later, or name one with --criu PATH"
 MIB: Final = 2**20
 
@@ -66,8 +69,8 @@ def checkpoint(pid: int, folder: str, how: How) -> int:
         _recover(tools, pid)
         made = _here(criu, no_gpu=how.no_gpu)
         means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu)
-        names = CPU_PROOFS if how.no_gpu else PROOFS
-        wanted = acting.options(names, tools, progress, force=how.force, lock_s=how.lock_s)
+        proofs = CPU_PROOFS if how.no_gpu else PROOFS
+        wanted = acting.options(proofs, tools, progress, force=how.force, lock_s=how.lock_s)
         saved = checkpointing.checkpoint(tools, pid, Path(folder), means, wanted)
     took = f"suspended in {saved.suspend_s:.2f} s, dumped in {saved.dump_s:.2f} s"
     more = f"checksums {saved.summed_s:.2f} s more, brought to disk in {saved.synced_s:.2f} s"
@@ -146,8 +149,8 @@ def _recover(tools: Tools, pid: int | None) -> None:
     """Clear up what was interrupted, first."""
     for found in recover(tools):
         if pid is not None and found.concerns(pid) and found.is_harm:
-            raise NotActed(found.sentence, "lost")
-        tools.say(found.sentence)
+            message = f"nothing was begun: {found.sentence}"
+            raise NotActed(message, "lost")
 
 
 def _criu(*, force: bool) -> Criu:

@@ -58,7 +58,7 @@ REMEDIES: Final[Mapping[Cause, str]] = MappingProxyType({
     "tcp_established": "pass --tcp-established to keep its connections, or --tcp-close to drop them",
     "network_lock": "the kernel needs nf_tables for --tcp-established; --tcp-close does without",
     "file_locks": "pass --file-locks",
-    "file_changed": "a file that it had open is not as it was: put it back, at least as large as it was",
+    "file_changed": "a file that it had open is not as it was: put it back as it was, with the same size",
     "deleted_file": "a file that it has open was deleted: close it, or pass --link-remap if another name of it is left",
 })  # fmt: skip
 """What somebody who met this can do."""

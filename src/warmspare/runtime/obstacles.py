@@ -35,7 +35,7 @@ def _found(tree: Sequence[Target], options: Options) -> Iterator[str]:
         name = f"process {one.pid} ({one.name})"
         session = _session(one.pid)
         if session is not None and session not in pids and not options.shell_job:
-            yield _line(f"{name} is in session {session}, whose leader is not among its processes", "session")
+            yield _line(f"{name} is in session {session}", "session")
         for number, path in files[one.pid]:
             if path == IO_URING:
                 yield _line(f"{name} has an io_uring open (descriptor {number})", "io_uring")
