@@ -22,12 +22,12 @@ from warmspare.model.criu_log import REMEDIES
 from warmspare.runtime import frozen
 from warmspare.runtime.aftermath import FAILURES, done, ended, judged, ran_again, words
 from warmspare.runtime.following import Follower, Sums, Unfollowed
-from warmspare.runtime.guards import Refusal, Seen, before_any, before_suspend
+from warmspare.runtime.guards import Seen
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import look
 from warmspare.runtime.manifest import Made, Manifest
 from warmspare.runtime.manifest import Process as Member
-from warmspare.runtime.obstacles import obstacles
+from warmspare.runtime.obstacles import before
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.publishing import CannotKeep, Hidden
 from warmspare.runtime.stopping import Stop, stoppable
@@ -95,20 +95,6 @@ def checkpoint(tools: Tools, pid: int, to: Path, means: With, acting: Acting) ->
         with stoppable(tools.say) as stop, begun(tools, "checkpoint", seen, vram, **{PLACE: place}) as entry:
             seen = msgspec.structs.replace(seen, vram=vram)
             return _Act(seen, means, tools, entry, stop).carried_out(hidden, acting)
-
-
-def before(seen: Seen, options: Options, *, no_gpu: bool) -> tuple[Refusal, ...]:
-    """What speaks against it: all that speaks against a suspend, and what CRIU would refuse only in the middle."""
-    if not seen.tree or not (no_gpu or seen.cuda or seen.untold):
-        how = "; --no-gpu checkpoints it without the driver" if seen.tree else ""
-        found = before_any(seen)
-        return (Refusal(why=f"{found[0].why}{how}"),) if found else ()
-    if no_gpu and (seen.cuda or seen.untold):
-        user = next(one for one in seen.tree if one.pid in (seen.cuda or seen.untold))
-        return (Refusal(why=f"{called(user)} uses CUDA: leave --no-gpu away"),)
-    # The guards ask for a CUDA process among them; here there may be none.
-    asked = msgspec.structs.replace(seen, cuda={seen.pid: "running"}) if no_gpu else seen
-    return (*before_suspend(asked), *(Refusal(why=why) for why in obstacles(seen.tree, options)))
 
 
 class _Act:

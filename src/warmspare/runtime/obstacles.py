@@ -1,4 +1,4 @@
-"""What CRIU would refuse in the middle of a dump, seen beforehand: open files, sessions, terminals.
+"""What speaks against a checkpoint beforehand; also what CRIU would refuse only in the middle of it.
 
 Source: criu/pstree.c, criu/tty.c; our own runs with CRIU 4.1.1 and 4.2.1 (an io_uring is refused without saying so).
 """
@@ -10,9 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from warmspare.control.criu import Options
 from warmspare.control.target import Target
 from warmspare.model.criu_log import REMEDIES, Cause
+from warmspare.runtime.guards import Refusal, Seen, before_any, before_suspend
+from warmspare.runtime.outcomes import called
 
 IO_URING: Final = "anon_inode:[io_uring]"
 TERMINALS: Final = ("/dev/pts/", "/dev/tty", "/dev/console")
@@ -20,6 +24,20 @@ MASTERS: Final = frozenset({"/dev/ptmx", "/dev/pts/ptmx"})
 """The other end of a terminal; one that is in the tree too is taken along. Source: pty(7)."""
 SESSION: Final = 3
 """The place of the session's number behind the name. Source: proc_pid_stat(5), field 6."""
+
+
+def before(seen: Seen, options: Options, *, no_gpu: bool) -> tuple[Refusal, ...]:
+    """What speaks against it: all that speaks against a suspend, and what CRIU would refuse only in the middle."""
+    if not seen.tree or not (no_gpu or seen.cuda or seen.untold):
+        how = "; --no-gpu checkpoints it without the driver" if seen.tree else ""
+        found = before_any(seen)
+        return (Refusal(why=f"{found[0].why}{how}"),) if found else ()
+    if no_gpu and (seen.cuda or seen.untold):
+        user = next(one for one in seen.tree if one.pid in (seen.cuda or seen.untold))
+        return (Refusal(why=f"{called(user)} uses CUDA: leave --no-gpu away"),)
+    # The guards ask for a CUDA process among them; here there may be none.
+    asked = msgspec.structs.replace(seen, cuda={seen.pid: "running"}) if no_gpu else seen
+    return (*before_suspend(asked), *(Refusal(why=why) for why in obstacles(seen.tree, options)))
 
 
 def obstacles(tree: Sequence[Target], options: Options) -> tuple[str, ...]:
