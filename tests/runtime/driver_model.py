@@ -21,6 +21,8 @@ from warmspare.control.checkpointer import Checkpointer
 from warmspare.control.cuda_abi import PROCESS_STATES
 from warmspare.control.worker import Died, Hung, Worker
 from warmspare.runtime.cards import Card
+from warmspare.runtime.journal import Journal
+from warmspare.runtime.unit import Tools
 
 GPUS: Final = ("GPU-00000000-0000-0000-0000-000000000000", "GPU-11111111-1111-1111-1111-111111111111")
 TOTAL_MIB: Final = 1000
@@ -149,11 +151,21 @@ class Levers(Checkpointer):
         return self._worker
 
 
+@contextlib.contextmanager
+def tools_on(
+    driver: Driver, folder: Path, say: Callable[[str], None], watched: Callable[[str], None] = lambda _point: None
+) -> Iterator[Tools]:
+    """What an act works with, on this driver and a journal in this folder."""
+    with Journal.opened(folder) as journal, Levers(driver, watched) as levers:
+        yield Tools(journal, levers, driver.cards, say, lambda *_: None)
+
+
 class _Model:
     def __init__(self, driver: Driver, watched: Callable[[str], None]) -> None:
         self._driver, self._watched = driver, watched
 
     def ask(self, request: bytes, deadline_s: float) -> bytes:
+        """Its answer to one line."""
         asked = json.loads(request)
         acts = asked["what"] in ("lock", "checkpoint", "restore", "unlock")
         if acts:
@@ -171,7 +183,7 @@ class _Model:
         return json.dumps(told).encode()
 
     def close(self) -> None:
-        pass
+        """There is nothing to end."""
 
 
 def _free(known: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -187,7 +199,7 @@ def _lives(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def _answer(known: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[int | str, object]:
+def _answer(known: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[int | str, object]:  # noqa: PLR0911 # one answer a question
     what, pid = asked["what"], asked["pid"]
     match what:
         case "calls":
@@ -206,7 +218,7 @@ def _answer(known: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[in
     return _acted(known, one, asked), None
 
 
-def _acted(known: dict[str, dict[str, Any]], one: dict[str, Any], asked: dict[str, Any]) -> int | str:
+def _acted(known: dict[str, dict[str, Any]], one: dict[str, Any], asked: dict[str, Any]) -> int | str:  # noqa: PLR0911 # one answer a flaw
     takes = {"lock": "running", "checkpoint": "locked", "restore": "checkpointed", "unlock": "locked"}
     gives = {"lock": "locked", "checkpoint": "checkpointed", "restore": "locked", "unlock": "running"}
     match asked["what"], one["flaw"]:

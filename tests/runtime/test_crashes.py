@@ -10,17 +10,16 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driver_model import GPUS, Driver, Flaw, Levers
+from driver_model import GPUS, Driver, Flaw, tools_on
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from warmspare.runtime import journal as journals
-from warmspare.runtime.journal import Journal
 from warmspare.runtime.moving import move
 from warmspare.runtime.outcomes import NotActed, Recovered
 from warmspare.runtime.recovery import recover
@@ -35,13 +34,20 @@ MOST_POINTS = 60
 FLAWS: tuple[Flaw, ...] = ("", "managed", "busy", "restore hangs", "peers")
 
 
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    return Driver(tmp_path)
+
+
 class Countdown:
     """Kills this process when it has been called so often."""
 
     def __init__(self, calls: int) -> None:
+        """So often it only counts."""
         self._left = calls
 
     def __call__(self, _point: str) -> None:
+        """One point has been come to."""
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         self._left -= 1
@@ -58,7 +64,7 @@ def watched_store(watch: Callable[[str], None]) -> type[Store]:
             return row
 
         @contextlib.contextmanager
-        def alone(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def alone(self) -> Iterator[None]:
             with super().alone():
                 yield
                 watch("before a commit")
@@ -83,9 +89,8 @@ def in_a_controller(driver: Driver, folder: Path, do: Do, killed_at: int) -> int
         code = 70
         with contextlib.suppress(BaseException):
             watch = Countdown(killed_at)
-            journals.Store = watched_store(watch)  # type: ignore[misc]
-            with Journal.opened(folder) as journal, Levers(driver, watch) as levers:
-                tools = Tools(journal, levers, driver.cards, lambda _: None, lambda *_: None)
+            setattr(journals, "Store", watched_store(watch))  # noqa: B010 # a name that it only imports
+            with tools_on(driver, folder, lambda _: None, watch) as tools:
                 try:
                     recover(tools)
                     do(tools)
@@ -101,6 +106,7 @@ class Crashes(RuleBasedStateMachine):
     """A tree of processes, and controllers that come and are killed."""
 
     def __init__(self) -> None:
+        """A folder, a driver, and nothing done yet."""
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
@@ -110,27 +116,33 @@ class Crashes(RuleBasedStateMachine):
 
     @initialize(size=st.integers(1, 3), flaw=st.sampled_from(FLAWS))
     def begins(self, size: int, flaw: Flaw) -> None:
+        """A tree, one of which may have a flaw."""
         self.pids = self.stack.enter_context(self.driver.tree(size, flaws=("", flaw) if size > 1 else (flaw,)))
 
     def acts(self, do: Do, killed_at: int) -> None:
+        """A controller comes, and may be killed."""
         code = in_a_controller(self.driver, self.folder / "state", do, killed_at)
         assert code in (0, REFUSED, HARMED, KILLED)
 
     @rule(killed_at=st.integers(0, MOST_POINTS))
     def suspends(self, killed_at: int) -> None:
+        """It suspends."""
         self.acts(lambda tools: suspend(tools, self.pids[0], Options()), killed_at)
 
     @rule(killed_at=st.integers(0, MOST_POINTS))
     def resumes(self, killed_at: int) -> None:
+        """It resumes."""
         self.acts(lambda tools: resume(tools, self.pids[0], Options(force=True)), killed_at)
 
     @rule(killed_at=st.integers(0, MOST_POINTS), gpu=st.sampled_from(["0", "1"]))
     def moves(self, killed_at: int, gpu: str) -> None:
+        """It moves."""
         self.acts(lambda tools: move(tools, self.pids[0], gpu, Options()), killed_at)
 
     @rule()
     @precondition(lambda self: len(self.pids) > 1)
     def a_child_ends(self) -> None:
+        """Somebody else ends one of them."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pids[-1], signal.SIGKILL)
         self.ended.add(self.pids[-1])
@@ -151,10 +163,12 @@ class Crashes(RuleBasedStateMachine):
 
     @invariant()
     def nobody_was_killed(self) -> None:
+        """Whoever nobody ended is there."""
         for pid in set(getattr(self, "pids", ())) - self.ended:
             os.kill(pid, 0)
 
     def teardown(self) -> None:
+        """Look once more, and end them."""
         with self.stack:
             if hasattr(self, "pids"):
                 self.comes_to_an_end()
@@ -170,15 +184,16 @@ class Crashes(RuleBasedStateMachine):
                 resume(tools, self.pids[0], Options(force=True))
             assert {self.driver.state(pid) for pid in self.living()} == {"running"}
 
-    @contextlib.contextmanager
-    def tools(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        with Journal.opened(self.folder / "state") as journal, Levers(self.driver) as levers:
-            yield Tools(journal, levers, self.driver.cards, self.said.append, lambda *_: None)
+    def tools(self) -> contextlib.AbstractContextManager[Tools]:
+        """To look at what is left, unkilled."""
+        return tools_on(self.driver, self.folder / "state", self.said.append)
 
     def living(self) -> set[int]:
+        """Those that nobody ended."""
         return set(self.pids) - self.ended
 
     def is_true(self, found: Recovered) -> None:
+        """What was said of an operation is so."""
         states = {pid: self.driver.state(pid) for pid in found.operation.cuda if pid in self.living()}
         match found.operation.action, found.outcome:
             case "suspend", "done":
@@ -225,8 +240,7 @@ def test_killed_at_every_single_point_nothing_is_lost(driver: Driver, tmp_path: 
             if act == "resume":
                 assert in_a_controller(driver, folder, acts["suspend"], 10**6) == 0
             code = in_a_controller(driver, folder, acts[act], killed_at)
-            with Journal.opened(folder) as journal, Levers(driver) as levers:
-                tools = Tools(journal, levers, driver.cards, lambda _: None, lambda *_: None)
+            with tools_on(driver, folder, lambda _: None) as tools:
                 found = recover(tools)
                 states = {driver.state(one) for one in pids}
                 assert len(states) == 1, (killed_at, states)

@@ -62,7 +62,7 @@ def cards(host: Host) -> tuple[Card, ...]:
 def named(shown: Sequence[Card], name: str) -> Card | None:
     """The GPU that a user means: its UUID, its PCI address, its number in nvidia-smi, or `gpuN` as in our reports."""
     wanted = name.strip()
-    if wanted.isdigit():
+    if wanted.isascii() and wanted.isdigit():
         return next((card for card in shown if card.index == int(wanted)), None)
     if address := PCI.fullmatch(wanted):
         pci = f"{address[1] or '0000'}:{address[2]}".lower()

@@ -153,7 +153,7 @@ def _peers(seen: Seen) -> Iterator[Refusal]:
         if len(held) > 1:
             yield Refusal(
                 why=f"process {pid} holds memory on {len(held)} GPUs; with peer access between them, which cannot be"
-                " seen, no restore would bring it back; use --force if you know that it enables none",
+                " seen, a restore may lose it; use --force if you know that it enables none",
                 force=True,
             )
     if seen.nccl:

@@ -11,25 +11,24 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from warmspare.control.cgroups import roots
 from warmspare.runtime.guards import Room
 
 MIB: Final = 2**20
 NO_LIMIT: Final = 2**60
 """A first version's limit that is above this is none."""
-ROOT: Final = Path("/sys/fs/cgroup")
 
 
 class _Files(NamedTuple):
-    """What a version of cgroups calls its files, and where its memory controller is mounted."""
+    """What a version of cgroups calls its files."""
 
-    mounts: tuple[Path, ...]
     limit: str
     used: str
     reclaimable: str
 
 
-SECOND: Final = _Files((ROOT, ROOT / "unified"), "memory.max", "memory.current", "inactive_file")
-FIRST: Final = _Files((ROOT / "memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+SECOND: Final = _Files("memory.max", "memory.current", "inactive_file")
+FIRST: Final = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def rooms(pids: Iterable[int]) -> tuple[Room, ...]:
@@ -55,7 +54,7 @@ def _cgroups(pid: int) -> Iterator[tuple[Path, _Files]]:
         if number != "0" and "memory" not in controllers.split(","):
             continue
         files = SECOND if number == "0" else FIRST
-        for mount in files.mounts:
+        for mount in roots():
             inside = Path(path.lstrip("/"))
             if ".." in inside.parts:  # outside the cgroup namespace that we see
                 inside = Path()

@@ -58,7 +58,7 @@ def chance(vram: Mapping[str, int] | None, family: int, *, nccl: bool) -> tuple[
         return "likely lost", "it holds shared memory of NCCL's: no such restore has succeeded"
     if vram is not None and len(vram) > 1:
         on = " and ".join(sorted(vram))
-        return "likely lost", f"it holds memory on {on}; with peer access between them no restore succeeds"
+        return "likely lost", f"it holds memory on {on}; with peer access between them a restore may lose it"
     if family > 1:
         return "unknown", f"{family} CUDA processes belong together; what they share cannot be seen"
     if vram is None:

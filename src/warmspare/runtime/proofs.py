@@ -86,7 +86,7 @@ def _lacking(wanted: Sequence[type[Proof]], subjects: frozenset[str], proofs: Pr
                 outcome = reading.value.outcome
                 how = outcome.kind if outcome.kind != "done" else "it came back changed"
                 at = f" at {outcome.step}" if outcome.step else ""
-                detail = f": {outcome.detail}" if outcome.detail else ""
+                detail = "".join(f": {text}" for text in (outcome.detail, outcome.code) if text)
                 return f"this machine was seen to fail at it{where} ({fact_name(proof)}: {how}{at}{detail})"
     return ""
 

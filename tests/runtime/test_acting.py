@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driver_model import GPUS, Driver, Flaw
+from driver_model import GPUS, TOTAL_MIB, Driver, Flaw, tools_on
 
 from warmspare.runtime.moving import move
+from warmspare.runtime.operations import JournalFailed
 from warmspare.runtime.outcomes import NotActed
 from warmspare.runtime.resuming import resume
 from warmspare.runtime.suspending import Options, suspend
 from warmspare.runtime.unit import Tools
 
 PLAIN = Options()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Driver:
+    return Driver(tmp_path)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def tools(driver: Driver, tmp_path: Path, said: list[str]) -> Iterator[Tools]:
+    with tools_on(driver, tmp_path / "state", said.append) as made:
+        yield made
 
 
 def test_a_tree_is_suspended_and_resumed_as_one(driver: Driver, tools: Tools) -> None:
@@ -82,15 +100,12 @@ def test_a_resume_without_room_is_refused_and_leaves_it_suspended(driver: Driver
 
 
 def test_one_suspended_by_somebody_else_wants_force_where_its_need_is_not_known(driver: Driver, tools: Tools) -> None:
-    with driver.tree(1) as (pid,), driver.tree(1, mib=TOTAL - 1):
+    with driver.tree(1) as (pid,), driver.tree(1, mib=TOTAL_MIB - 1):
         driver.set(pid, state="checkpointed", vram={GPUS[1]: 100})
         with pytest.raises(NotActed, match="not known, since this tool did not suspend it"):
             resume(tools, pid, PLAIN)
         resume(tools, pid, Options(force=True))
         assert driver.state(pid) == "running"
-
-
-TOTAL = 1000
 
 
 def test_a_restore_that_hangs_strands_it_and_says_so(driver: Driver, tools: Tools) -> None:
@@ -118,7 +133,7 @@ def test_one_locked_by_somebody_else_is_named_and_resume_unlocks_it(driver: Driv
 def test_it_is_moved_to_the_gpu_that_is_named(driver: Driver, tools: Tools, name: str) -> None:
     with driver.tree(2) as pids:
         line = move(tools, pids[0], name, PLAIN)
-        assert f"from gpu0 to gpu1" in line
+        assert "from gpu0 to gpu1" in line
         assert f"`warmspare move {pids[0]} --to {GPUS[0]}`" in line
         assert {driver.state(pid) for pid in pids} == {"running"}
         assert [driver.on(pid) for pid in pids] == [{GPUS[1]: 100}] * 2
@@ -143,7 +158,7 @@ def test_a_move_that_fails_brings_it_back_to_where_it_was(driver: Driver, tools:
 def test_a_move_to_where_it_is_or_to_no_gpu_is_told(driver: Driver, tools: Tools) -> None:
     with driver.tree(1) as (pid,):
         assert "is on gpu0 already" in move(tools, pid, "0", PLAIN)
-        with pytest.raises(NotActed, match="no GPU is called 'gpu7'.*gpu0, gpu1"):
+        with pytest.raises(NotActed, match=r"no GPU is called 'gpu7'.*gpu0, gpu1"):
             move(tools, pid, "gpu7", PLAIN)
 
 
@@ -181,10 +196,9 @@ def test_a_process_that_ends_before_the_first_call_is_no_harm_of_ours(driver: Dr
         assert told.value.end == "refused"
 
 
-def test_nothing_is_done_where_nothing_can_be_written(driver: Driver, tools: Tools, tmp_path: Path) -> None:
+def test_nothing_is_done_where_nothing_can_be_written(driver: Driver, tools: Tools) -> None:
     with driver.tree(1) as (pid,):
         tools.journal._store._connection.execute("PRAGMA query_only = 1")  # noqa: SLF001
-        with pytest.raises(Exception, match="the journal .* cannot be used"):
+        with pytest.raises(JournalFailed, match=r"the journal .* cannot be used"):
             suspend(tools, pid, PLAIN)
         assert driver.state(pid) == "running"
-    del tmp_path
