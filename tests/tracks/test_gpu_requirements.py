@@ -197,7 +197,7 @@ SUSPEND: Final = (
     Row(suspend.not_every_program_survives, (of_version(None), gpus(2)), NOT_HERE, None, "there is no driver"),
     Row(suspend.not_every_program_survives, (of_version("565.1"), gpus(2)), NOT_HERE, None, "there is no driver"),
     may_be_lost(1, "when we tried them on driver 580.159.04: managed memory: refused (801)"),
-    may_be_lost(2, "refused (801), peer access between GPUs: lost on restore, NCCL over several GPUs: lost"),
+    may_be_lost(2, "refused (801), peer access between GPUs and a block of 512 MiB: lost on restore, NCCL"),
     ending(NOT_HERE, None, "there is no driver", of_version(None)),
     ending(UNMET, "suspend-before-killing", "open module 595.71.05", of_version("595.71.05")),
     ending(UNDECIDED, "suspend-before-killing", "how 595.71.05 takes", of_version("595.71.05", "proprietary")),

@@ -67,5 +67,5 @@ class LargePeers(Peers):
 
 WORKLOADS: Final = (
     Workload("peer-access", Peers, on_two_gpus, hazard=1),
-    Workload("peer-access-512-mib", LargePeers, on_two_gpus, hazard=1),
+    Workload("peer-access-large", LargePeers, on_two_gpus, hazard=1),
 )
