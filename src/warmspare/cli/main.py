@@ -17,11 +17,14 @@ import click
 from warmspare import __version__
 from warmspare.cli.baseline import baseline
 from warmspare.cli.check import check
+from warmspare.cli.checkpoint import checkpoint
 from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
+from warmspare.cli.inspect import inspect
 from warmspare.cli.judge import judge
 from warmspare.cli.move import move
 from warmspare.cli.ps import ps
+from warmspare.cli.restore import restore
 from warmspare.cli.resume import resume
 from warmspare.cli.shim import shim
 from warmspare.cli.snapshot import snapshot
@@ -51,7 +54,9 @@ def cli() -> None:
     """
 
 
-for command in (check, snapshot, judge, explain, baseline, ps, suspend, resume, move, shim):
+for command in (
+    check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect, shim,
+):  # fmt: skip
     cli.add_command(command)
 
 

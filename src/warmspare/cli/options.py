@@ -74,3 +74,9 @@ def reporting(command: C) -> C:
     ):
         command = option(command)
     return command
+
+
+def criu_path(command: C) -> C:
+    """Which CRIU to use."""
+    text = "The CRIU to use."
+    return click.option("--criu", metavar="PATH", expose_value=False, callback=_set_criu, help=text)(command)

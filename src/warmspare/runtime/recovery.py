@@ -22,7 +22,7 @@ FINISHES: Final[dict[Act, str]] = {
     "suspend": "warmspare.runtime.suspending",
     "resume": "warmspare.runtime.resuming",
     "move": "warmspare.runtime.moving",
-    "checkpoint": "warmspare.runtime.checkpointing",
+    "checkpoint": "warmspare.runtime.late",
     "restore": "warmspare.runtime.restoring",
 }
 """The module whose `finish(operation, entry, tools) -> Recovered` clears up an act; it is imported only for that."""
