@@ -235,6 +235,8 @@ def test_a_plugin_that_is_there_alone_does_not_stand_in_the_way(bench: Bench, tm
 def test_a_plugin_built_before_is_enough(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "version").write_text("9.9\n")
     (tmp_path / "cuda_plugin.so").write_text("built")
+    (tmp_path / "program").mkdir()
+    bench.write("criu.good", GOOD_CRIU).rename(tmp_path / "program" / "criu")
     ran = bench.run(FETCH_PLUGIN, tmp_path)
     assert (ran.returncode, ran.stdout) == (0, f"{tmp_path}\n")
     assert ran.stderr == f"fetch-criu-plugin: CUDA plugin of CRIU 9.9 in {tmp_path}; nothing was fetched\n"
@@ -275,22 +277,25 @@ def test_no_debian_mirror(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", [None, "Suite: stable\nCodename: trixie\n"], ids=["nothing", "unsigned"])
-def test_a_mirror_without_a_signed_trixie(release: str | None, bench: Bench, tmp_path: Path) -> None:
+def test_a_mirror_without_a_signed_suite(release: str | None, bench: Bench, tmp_path: Path) -> None:
     os_release = Path("/etc/os-release")
     if not os_release.exists() or "\nID=debian\n" not in os_release.read_text("utf-8"):
         pytest.skip("a mirror that no `apt-get update` has seen is only taken for Debian's on Debian")
     bench.link(*APT)
     mirror = tmp_path / "mirror"
     if release is not None:
-        (mirror / "dists" / "trixie").mkdir(parents=True)
-        (mirror / "dists" / "trixie" / "Release").write_text(release, encoding="utf-8")
+        for suite in ("forky", "trixie"):
+            (mirror / "dists" / suite).mkdir(parents=True)
+            (mirror / "dists" / suite / "Release").write_text(release, encoding="utf-8")
     config = apt_config(tmp_path, f"deb file:{mirror} bookworm main\n")
     ran = bench.run(FETCH, tmp_path / "fetched", APT_CONFIG=config)
     assert (ran.returncode, ran.stdout) == (1, "")
     told = ran.stderr.splitlines()
-    assert told[0].startswith("fetch-criu: fetching")
-    assert len(told) == 2
-    assert ("could not verify" if release else "no CRIU from the Debian mirror") in told[1]
+    assert [line.rpartition(" for ")[0] for line in told[::2]] == [
+        f"fetch-criu: fetching CRIU of Debian {suite}" for suite in ("forky", "trixie")
+    ]
+    assert len(told) == 4
+    assert all(("could not verify" if release else "no CRIU from the Debian mirror") in line for line in told[1::2])
     assert sorted(path.name for path in tmp_path.iterdir() if "fetched" in path.name) == []
 
 

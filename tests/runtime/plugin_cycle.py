@@ -14,7 +14,7 @@ from typing import Final
 
 from conftest import PLUGIN
 from leftovers import until
-from warmspare.control.process import SET_CHILD_SUBREAPER, find_program
+from warmspare.control.process import SET_CHILD_SUBREAPER
 from warmspare.runtime import shim
 
 SCENE: Final = Path(__file__).with_name("shim_scenes.py")
@@ -71,8 +71,7 @@ class Cycle:
 
     def criu(self, action: str, *arguments: str) -> tuple[int, str]:
         """Run CRIU with its plugin: the exit status and the log."""
-        program = find_program("criu", os.environ)
-        assert program
+        program = str(PLUGIN / "program" / "criu")
         options = ("-L", str(PLUGIN), "-D", str(self.images), "-o", f"{action}.log", "-v4", "--no-default-config")
         command = [*self._enter, program, action, *options, *arguments]
         with (self.images / f"{action}.out").open("wb") as out:  # a restored process would keep a pipe open
