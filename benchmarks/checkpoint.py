@@ -4,7 +4,8 @@
 
 One process holds the memory; in each run it is written to FOLDER and brought back twice, once by either. By hand is
 the least that does it: lock, checkpoint, `criu dump`, the process gone; `criu restore`, restore, unlock. Ours are the
-two commands as a user gives them, Python's start, the checksums and what is looked at beforehand included. Wants root.
+two commands as a user gives them, Python's start, the checksums and what is looked at beforehand included. What either
+left in the kernel's hands is brought to disk before the other begins, and they take turns in who begins. Wants root.
 """
 
 from __future__ import annotations
@@ -38,15 +39,18 @@ def by_hand(driver: Driver, criu: Criu, pid: int, images: Path) -> tuple[float, 
     def down() -> None:
         driver.call("cuCheckpointProcessLock", pid, ctypes.byref(abi.LockArgs(timeout_ms=10_000)))
         driver.call("cuCheckpointProcessCheckpoint", pid, None)
+
+    def dump() -> None:
         _criu(criu, images, "dump", "--tree", str(pid))
         os.waitpid(pid, 0)
 
     def up() -> None:
-        _criu(criu, images, "restore", "--restore-detached")
         driver.call("cuCheckpointProcessRestore", pid, None)
         driver.call("cuCheckpointProcessUnlock", pid, None)
 
-    return _seconds(down), _seconds(up)
+    took = [_seconds(act) for act in (down, dump, lambda: _criu(criu, images, "restore", "--restore-detached"), up)]
+    print("by hand: driver {:.2f}, dump {:.2f}; restore {:.2f}, driver {:.2f} s".format(*took))
+    return took[0] + took[1], took[2] + took[3]
 
 
 def _criu(criu: Criu, images: Path, *words: str) -> None:
@@ -93,13 +97,15 @@ def main(gib: float, runs: int, folder: Path) -> int:
     print(f"{gib:g} GiB on {storage(folder)}")
     with Holder(gib, folder) as holder:
         for run in range(runs):
-            hand = by_hand(driver, criu, holder.pid, folder / f"hand-{run}")
-            right = holder.is_right() and right
-            own = ours(holder.pid, folder / f"ours-{run}")
-            right = holder.is_right() and right
-            for name, (down, up) in (("hand", hand), ("ours", own)):
-                shutil.rmtree(folder / f"{name}-{run}")
-                print(f"run {run + 1}, {name}: {down:.2f} s down, {up:.2f} s up", flush=True)
+            found: dict[str, tuple[float, float]] = {}
+            for name in ("hand", "ours") if run % 2 == 0 else ("ours", "hand"):
+                os.sync()
+                images = folder / f"{name}-{run}"
+                found[name] = by_hand(driver, criu, holder.pid, images) if name == "hand" else ours(holder.pid, images)
+                right = holder.is_right() and right
+                shutil.rmtree(images)
+                print(f"run {run + 1}, {name}: {found[name][0]:.2f} s down, {found[name][1]:.2f} s up", flush=True)
+            hand, own = found["hand"], found["ours"]
             rows.append((hand, own))
         _end(driver, holder.pid)
         holder.process.returncode = 0

@@ -18,14 +18,16 @@ from warmspare.cli.options import criu_path
 @click.option("--ext-unix-sk", is_flag=True, help="It has datagram sockets to others, who are there at the restore.")
 @click.option("--file-locks", is_flag=True, help="It holds locks on files that nobody else takes meanwhile.")
 @click.option("--link-remap", is_flag=True, help="It has a deleted file open; a link to it is left beside it.")
+@click.option("--sync", is_flag=True, help="Bring the image to disk before the process is ended.")
 @criu_path
 @force
 @lock_timeout
-def checkpoint(pid: int, folder: str, *, no_gpu: bool, force: bool, timeout: float, **options: bool) -> int:
+def checkpoint(pid: int, folder: str, *, force: bool, timeout: float, **options: bool) -> int:
     """Save the process PID with all that it started to the new folder DIR, and end it.
 
     Nobody is ended before the image is whole; if anything fails before, the process runs on. Needs root.
     """
     from warmspare.cli import imaging  # noqa: PLC0415 # --help must not pay for it
 
-    return imaging.checkpoint(pid, folder, imaging.How(no_gpu=no_gpu, force=force, lock_s=timeout, options=options))
+    ours = {name: options.pop(name) for name in ("no_gpu", "sync")}
+    return imaging.checkpoint(pid, folder, imaging.How(**ours, force=force, lock_s=timeout, options=options))

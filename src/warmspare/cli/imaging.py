@@ -41,6 +41,7 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a checkpoint, CRIU's by name."""
 
     no_gpu: bool
+    sync: bool
     force: bool
     lock_s: float
     options: dict[str, bool]
@@ -68,12 +69,14 @@ def checkpoint(pid: int, folder: str, how: How) -> int:
     with _failing(progress), acting.tools(progress) as tools:
         _recover(tools, pid)
         made = _here(criu, no_gpu=how.no_gpu)
-        means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu)
+        means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu, how.sync)
         proofs = CPU_PROOFS if how.no_gpu else PROOFS
         wanted = acting.options(proofs, tools, progress, force=how.force, lock_s=how.lock_s)
         saved = checkpointing.checkpoint(tools, pid, Path(folder), means, wanted)
     took = f"suspended in {saved.suspend_s:.2f} s, dumped in {saved.dump_s:.2f} s"
-    more = f"checksums {saved.summed_s:.2f} s more, brought to disk in {saved.synced_s:.2f} s"
+    more = f"checksums {saved.summed_s:.2f} s more"
+    if how.sync:
+        more = f"{more}, brought to disk in {saved.synced_s:.2f} s"
     say(f"{clean(saved.line)}\n{saved.size / MIB:.0f} MiB: {took}, {more}\n")
     return 0
 

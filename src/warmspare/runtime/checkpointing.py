@@ -55,12 +55,16 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class With(NamedTuple):
-    """What a checkpoint is made with. `no_gpu`: nothing in the tree uses CUDA, and the driver is not asked."""
+    """What a checkpoint is made with. `no_gpu`: nothing in the tree uses CUDA, and the driver is not asked.
+
+    `synced`: the image is brought to disk before the processes are ended.
+    """
 
     criu: Criu
     made: Made
     options: Options = Options()
     no_gpu: bool = False
+    synced: bool = False
 
 
 class Broken(Exception):
@@ -115,7 +119,7 @@ class _Act:
                 self._entry.note(**{TREE: msgspec.json.encode(self._tree).decode()})
                 self._stop.check()
                 manifest = self._manifest(sums)
-                hidden.publish(manifest)
+                hidden.publish(manifest, synced=self._means.synced)
         except StillAtWork as failed:  # without an outcome: the next command finds out
             hidden.leave()
             message = f"{failed}; when it has ended, `warmspare resume {self._seen.pid}` clears up"
@@ -151,7 +155,7 @@ class _Act:
     def _dump(self, hidden: Hidden) -> Sums:
         self._entry.stage("dumping")
         self._tools.say(f"CRIU writes {frozen.in_memory(self._tree) >> 20} MiB")
-        with Follower(hidden.folder, "write") as follower:
+        with Follower(hidden.folder, "sync" if self._means.synced else "write") as follower:
             begun_at = time.monotonic()
             running = self._means.criu.dumping(self._seen.pid, hidden.path, self._means.options)
             try:

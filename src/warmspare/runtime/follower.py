@@ -3,7 +3,7 @@
 A program of its own, with the standard library alone. Its first argument is an open folder, the second what to do:
 
 - `write`: follow the page files, which only grow, as they grow; after the line `ended` on its standard input read
-  the rest and the small files, bring all of it to disk, and tell.
+  the rest and the small files, and tell; `sync` does the same, and brings all of it to disk before it tells.
 - `read`: read the files that the lines on its standard input name, and tell.
 
 It tells one line of JSON, `{"files": {name: {"size", "chunks"}}, "synced_s"}` or `{"error"}`. It ends when its standard
@@ -124,8 +124,8 @@ def _digest(descriptor: int, name: str, start: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def behind(folder: int, pool: ThreadPoolExecutor, told: int) -> dict[str, object]:
-    """Follow the writer until `told` says that it has ended, then take the rest.
+def behind(folder: int, pool: ThreadPoolExecutor, told: int, *, synced: bool) -> dict[str, object]:
+    """Follow the writer until `told` says that it has ended, then take the rest, and to disk if `synced`.
 
     Raises:
         Unsteady, OSError: what was written cannot be relied on.
@@ -144,7 +144,8 @@ def behind(folder: int, pool: ThreadPoolExecutor, told: int) -> dict[str, object
     names = sorted(_names(folder))
     found = {name: files.finish(name) for name in names}
     begun = time.monotonic()
-    files.sync(names)
+    if synced:
+        files.sync(names)
     return {"files": found, "synced_s": time.monotonic() - begun}
 
 
@@ -169,7 +170,11 @@ def main(folder: int, what: str) -> None:
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     told: dict[str, Any]
     try:
-        told = behind(folder, pool, 0) if what == "write" else along(folder, pool, sys.stdin.read().split())
+        told = (
+            along(folder, pool, sys.stdin.read().split())
+            if what == "read"
+            else behind(folder, pool, 0, synced=what == "sync")
+        )
     except (Unsteady, OSError) as error:
         told = {"error": str(error)}
     except EOFError:

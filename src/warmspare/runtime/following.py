@@ -35,7 +35,7 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 class Follower:
     """One follower, at work on an open folder. A context manager: leaving it ends the follower."""
 
-    def __init__(self, folder: int, what: Literal["write", "read"]) -> None:
+    def __init__(self, folder: int, what: Literal["write", "sync", "read"]) -> None:
         """Start it; it ends with us, since its standard input does."""
         with process.undisturbed():
             self._process = subprocess.Popen(

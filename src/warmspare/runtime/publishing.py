@@ -108,8 +108,8 @@ class Hidden:
             )
             raise CannotKeep(message)
 
-    def publish(self, manifest: Manifest) -> None:
-        """Write the manifest, bring it to disk, and give the folder its name.
+    def publish(self, manifest: Manifest, *, synced: bool = False) -> None:
+        """Write the manifest and give the folder its name; bring both to disk if they are to be `synced`.
 
         Raises:
             CannotKeep: that failed, or the name was taken meanwhile.
@@ -119,11 +119,14 @@ class Hidden:
             with os.fdopen(os.open(NAME, flags, 0o600, dir_fd=self.folder), "wb") as file:
                 file.write(encode(manifest))
                 file.flush()
-                os.fsync(file.fileno())
-            os.fsync(self.folder)
+                if synced:
+                    os.fsync(file.fileno())
+            if synced:
+                os.fsync(self.folder)
             _rename(self._parent, self.place.hidden, self.place.name)
             self.is_published = True
-            os.fsync(self._parent)
+            if synced:
+                os.fsync(self._parent)
         except OSError as error:
             message = f"cannot publish {self.place.path}: {error.strerror}"
             raise CannotKeep(message) from None

@@ -6,14 +6,17 @@ killed; so until then there is nothing to write down. From then on it is an oper
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from warmspare.control.checkpointer import Checkpointer, CheckpointFailed
 from warmspare.control.criu import Criu
 from warmspare.control.target import Target, is_same, target
 from warmspare.runtime import cards as gpus
@@ -129,7 +132,8 @@ class _Act:
             follower.read(name for name, file in image.manifest.files.items() if file.size > SMALL)
             with Cradle(image.folder, means.criu, image.manifest.options, new_pidns=means.new_pidns) as cradle:
                 begun_at = time.monotonic()
-                how = cradle.wait(RESTORE_S)
+                with _starting_cuda(self._tools.levers if image.manifest.cuda else None):
+                    how = cradle.wait(RESTORE_S)
                 self._criu_s = time.monotonic() - begun_at
                 if how.status:
                     raise NoNursery(refused(how, "could not restore it"))
@@ -195,6 +199,25 @@ class _Act:
             resume_s=resume_s,
             line=done(entry, self._tools, line, self._stop),
         )
+
+
+@contextlib.contextmanager
+def _starting_cuda(levers: Checkpointer | None) -> Iterator[None]:
+    """Have the driver started meanwhile, which a restore needs: cuInit takes up to a second with several GPUs."""
+
+    def start() -> None:
+        with contextlib.suppress(CheckpointFailed):  # the restore itself will tell it
+            if levers is not None:
+                levers.initialise()
+
+    if levers is not None:
+        _ = levers.worker  # started by the thread that stays: the worker ends with the one that started it
+    starting = threading.Thread(target=start)
+    starting.start()
+    try:
+        yield
+    finally:
+        starting.join()
 
 
 def given_up(unit: Unit, targets: tuple[Target, ...], why: str, tools: Tools) -> NotActed:
