@@ -61,7 +61,7 @@ def tools(progress: Progress) -> Iterator[Tools]:
         remark(text)
 
     with Journal.opened(state.folder()) as journal, Checkpointer() as levers, Watch() as host:
-        yield Tools(journal, levers, lambda: cards(host), told, shown)
+        yield Tools(journal, levers, lambda: cards(host), told, shown, host)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def checkpoint(pid: int, folder: str, how: How) -> int:
     progress = Progress()
     with _failing(progress), acting.tools(progress) as tools:
         _recover(tools, pid)
-        made = _here(criu, no_gpu=how.no_gpu)
+        made = hosts.here(criu, None if how.no_gpu else tools.host, () if how.no_gpu else tools.cards())
         means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu, how.sync)
         proofs = CPU_PROOFS if how.no_gpu else PROOFS
         wanted = acting.options(proofs, tools, progress, force=how.force, lock_s=how.lock_s)
@@ -93,7 +93,8 @@ def restore(folder: str, to: tuple[str, ...], *, new_pidns: bool, force: bool) -
     with _failing(progress), acting.tools(progress) as tools:
         _recover(tools, None)
         with Image(Path(folder)) as image:
-            made, shown = _here(criu, no_gpu=not image.manifest.cuda), tools.cards() if image.manifest.cuda else ()
+            shown = tools.cards() if image.manifest.cuda else ()
+            made = hosts.here(criu, tools.host if image.manifest.cuda else None, shown)
             on = fitting.placed(image.manifest, shown, to)
             found = fitting.against(image, made, shown, on, new_pidns=new_pidns)
             if against := standing(found, force=force):
@@ -116,8 +117,7 @@ def inspect(folder: str, *, verify: bool, as_json: bool) -> int:
     with _failing(progress), Image(Path(folder)) as image:
         if verify:
             restoring.verify(image, list(image.manifest.files))
-        shown = _shown() if image.manifest.cuda else ()
-        made = _here(Criu.found(), no_gpu=not image.manifest.cuda)
+        shown, made = _here(uses_cuda=bool(image.manifest.cuda))
         refusals = (*_unable(), *fitting.against(image, made, shown, {}, new_pidns=False))
         found = Seen(
             path=str(image.path.absolute()),
@@ -187,16 +187,12 @@ def _unable() -> tuple[Refusal, ...]:
     return () if Criu.found() else (Refusal(why=NO_CRIU),)
 
 
-def _here(criu: Criu | None, *, no_gpu: bool) -> Made:
-    if no_gpu:
-        return hosts.here(criu, None)
+def _here(*, uses_cuda: bool) -> tuple[tuple[Card, ...], Made]:
+    if not uses_cuda:
+        return (), hosts.here(Criu.found(), None)
     with Watch() as host:
-        return hosts.here(criu, host, cards(host))
-
-
-def _shown() -> tuple[Card, ...]:
-    with Watch() as host:
-        return cards(host)
+        shown = cards(host)
+        return shown, hosts.here(Criu.found(), host, shown)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from warmspare.control import process, together
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done, State
 from warmspare.control.target import Target, is_same, target
 from warmspare.control.together import Limits, Tell, Took
+from warmspare.host.port import Host
 from warmspare.runtime import cards as gpus
 from warmspare.runtime.cards import MIB, Card
 from warmspare.runtime.guards import Mib
@@ -31,13 +32,17 @@ EACH_ITS_OWN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Tools(NamedTuple):
-    """What an act works with. `say` shows a line while it works; `shown` shows each driver call."""
+    """What an act works with. `say` shows a line while it works; `shown` shows each driver call.
+
+    `host` is asked what an image rests on; the tests of single acts have none.
+    """
 
     journal: Journal
     levers: Checkpointer
     cards: Callable[[], tuple[Card, ...]]
     say: Callable[[str], None]
     shown: Tell
+    host: Host | None = None
 
 
 class Gone(Exception):
