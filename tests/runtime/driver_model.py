@@ -161,8 +161,6 @@ def tools_on(
 
 
 class _Model:
-    pid = 0
-
     def __init__(self, driver: Driver, watched: Callable[[str], None]) -> None:
         self._driver, self._watched = driver, watched
 

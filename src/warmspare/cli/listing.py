@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final, Literal
 
 import msgspec
@@ -42,7 +43,7 @@ def show(*, as_json: bool) -> int:
     """Print it."""
     need_linux()
     with Checkpointer() as levers, Watch() as host:
-        found = Listing(processes=processes(levers, cards(host)), operations=_left())
+        found = Listing(processes=processes(levers, cards(host), os.getpid()), operations=_left())
     if as_json:
         say(f"{msgspec.json.format(msgspec.json.encode(found)).decode()}\n")
     else:

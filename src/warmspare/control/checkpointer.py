@@ -97,11 +97,6 @@ class Checkpointer:
         """End the worker."""
         self.close()
 
-    @property
-    def worker(self) -> int:
-        """The pid of the worker, started now if there is none: it has the driver's library loaded, too."""
-        return self._begun().pid
-
     def lacking(self) -> tuple[str, ...]:
         """Which of the calls this driver's library has not.
 

@@ -53,11 +53,6 @@ class Worker:
         )
         self._rest = b""
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
     def ask(self, request: bytes, deadline_s: float) -> bytes:
         """Its answer to one line. A worker that raised is of no further use.
 

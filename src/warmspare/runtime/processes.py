@@ -38,15 +38,11 @@ class CudaProcess(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def processes(levers: Checkpointer, shown: Sequence[Card]) -> tuple[CudaProcess, ...]:
-    """All that this user may see, by pid; without the worker that asks the driver for us."""
+def processes(levers: Checkpointer, shown: Sequence[Card], without: int | None = None) -> tuple[CudaProcess, ...]:
+    """All that this user may see, by pid; `without` this one and what it started: our own ask the driver, too."""
     listed = {pid for card in shown for pid in card.held or {}}
-    ours = levers.worker
-    found = {
-        one.pid: one
-        for one in map(target, _pids())
-        if one and one.pid != ours and (one.pid in listed or has_libcuda(one.pid))
-    }
+    candidates = [one for one in map(target, _pids()) if one and (one.pid in listed or has_libcuda(one.pid))]
+    found = {one.pid: one for one in candidates if without not in {one.pid, *_above(one.pid)}}
     asked = {pid: _asked(one, levers) for pid, one in found.items() if one.state not in ENDED}
     cuda = {pid: told for pid, told in asked.items() if told is not None}
     held = gpus.vram(shown, [pid for pid, (state, _) in cuda.items() if state != "checkpointed"])

@@ -210,8 +210,9 @@ def _starting_cuda(levers: Checkpointer | None) -> Iterator[None]:
             if levers is not None:
                 levers.initialise()
 
-    if levers is not None:
-        _ = levers.worker  # started by the thread that stays: the worker ends with the one that started it
+    with contextlib.suppress(CheckpointFailed):
+        if levers is not None:
+            levers.lacking()  # so that the worker is started by the thread that stays: it ends with that
     starting = threading.Thread(target=start)
     starting.start()
     try:
