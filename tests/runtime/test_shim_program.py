@@ -90,6 +90,22 @@ def test_the_restore_thread_is_one_of_its_threads_and_tells_the_state_too(cycle:
     assert said(cycle, "--get-state", pid=int(out)) == (0, "running\n", "")
 
 
+def test_a_toggle_whose_checkpoint_only_says_that_it_is_done_leaves_no_locked_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = {"state": 0}
+
+    def call(_driver: object, what: str, _request: object) -> int:
+        now["state"] = {"lock": 1, "unlock": 0}.get(what, now["state"])
+        return now["state"]
+
+    monkeypatch.setattr(cuda_checkpoint, "call", call)
+    monkeypatch.setattr(cuda_checkpoint, "Driver", lambda **_: None)
+    with pytest.raises(cuda_checkpoint.Refused, match=r"is locked$"):
+        cuda_checkpoint.carried_out(cuda_checkpoint.Asked("toggle", 5, 0))
+    assert now["state"] == 0
+
+
 def test_toggle_suspends_and_resumes(cycle: Cycle) -> None:
     assert said(cycle, "--toggle") == (0, "", "")
     assert state(cycle) == "checkpointed"

@@ -100,6 +100,16 @@ def test_a_hazard_is_an_outcome_at_its_step_and_leaves_nothing(world: World, nam
     assert (ended.left, world.corner.left()) == ((), {})
 
 
+def test_a_check_that_is_blind_after_the_resume_proves_nothing(world: World) -> None:
+    world.enter()
+
+    def blind(event: StepEvent) -> None:
+        if event.name == "restore" and event.took_s is None:
+            world.change("result of check gpu1: gives 0")
+
+    assert outcome(world.run("gpu_suspend", progress=blind)) == ("wrong", "see it go on", None)
+
+
 def test_memory_that_comes_to_no_gpu_was_not_moved(world: World) -> None:
     world.enter("nvmlDeviceGetMemoryInfo gpu2: returns 3", "told free gpu2 *: gives 900")
     assert outcome(world.run("gpu_move", 2 * HURRY_S)) == ("wrong", "see its memory there", None)

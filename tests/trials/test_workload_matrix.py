@@ -30,7 +30,7 @@ from warmspare.trials.run import run
 from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workload_cycle import NO_TIME, About
 from warmspare.trials.workload_matrix import AllGpus, WorkloadMatrix, fate_of
-from warmspare.trials.workloads.api import ALONE, Host, found, of_kind
+from warmspare.trials.workloads.api import ALONE, Host, Place, found, of_kind
 from warmspare.trials.workloads.running import Running
 
 HOSTS: Final = Path(__file__).parent.parent / "hosts"
@@ -223,6 +223,23 @@ def test_a_tree_whose_second_process_is_refused_goes_on_as_a_whole(tried: Try) -
     assert (cell.fate, cell.step, cell.code) == ("refused", "checkpoint", "801 CUDA_ERROR_NOT_SUPPORTED")
     assert cell.detail == "process 2 of 2; cuCheckpointProcessCheckpoint; now running, running"
     assert ended[1] == ()
+
+
+def test_a_child_that_has_died_is_told_as_its_end_and_not_as_a_fault_of_ours(world: Callable[..., Path]) -> None:
+    world()
+    tree = Running("child-context", {})
+    ends = time.monotonic() + 30
+    try:
+        tree.order("begin", Place(gpus=gpus(1)))
+        (_, child) = tree.answer(ends).result["pids"]
+        tree.order("act", 7)
+        assert tree.answer(ends).kind == "done"
+        os.kill(child, signal.SIGKILL)
+        tree.order("problem")
+        answer = tree.answer(ends)
+        assert (answer.kind, answer.code) == ("refused", "signal 9")
+    finally:
+        tree.kill()
 
 
 def test_a_tree_that_comes_back_wrong_from_a_refusal_was_lost_by_it(tried: Try) -> None:

@@ -200,7 +200,7 @@ def _toggle(driver: Driver, asked: Asked) -> None:
     _act(driver, asked, begun)
     try:
         _act(driver, asked, ended)
-    except CudaError:
-        if ended == "checkpoint":  # refused, it stays locked
+    except (CudaError, Refused):
+        if ended == "checkpoint":  # refused, or only said to be done: it stays locked
             _act(driver, asked, "unlock")
         raise

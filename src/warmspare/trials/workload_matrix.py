@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from warmspare.control.checkpointer import Checkpointer
 from warmspare.host import engine_nccl
@@ -12,7 +12,9 @@ from warmspare.probes.gpu import Mig
 from warmspare.probes.mps import Mps
 from warmspare.trials import workload_cycle
 from warmspare.trials.api import NotTried, Steps, trial
+from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
 from warmspare.trials.given import Gpus
+from warmspare.trials.gpu_move import GpuMove
 from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workload_cycle import BLIND, NO_TIME, About
 from warmspare.trials.workloads.api import USUAL, Host, Variant, Workload, found
@@ -39,6 +41,9 @@ def fate_of(proof: WorkloadMatrix, kind: str) -> Fate | None:
 
 class AllGpus(Gpus, frozen=True, kw_only=True):
     """All GPUs of the host, and whether MPS and MIG are there; `kinds` are those to try, empty for all."""
+
+    RESTS_ON: ClassVar[tuple[type[Proof], ...]] = (CriugpuRoundtrip, GpuMove)
+    """After all that weigh: what it loses or hangs may keep others off a GPU."""
 
     mps: bool = False
     mig: bool = False

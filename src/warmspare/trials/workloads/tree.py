@@ -6,6 +6,7 @@ import time
 from typing import Any, Final
 
 from warmspare.control.lever import LeverRefused
+from warmspare.control.worker import Died, Hung
 from warmspare.model.facts import Cause
 from warmspare.trials.api import NotTried
 from warmspare.trials.workloads.api import TOGETHER, Place, Workload
@@ -13,6 +14,7 @@ from warmspare.trials.workloads.plain import Plain
 from warmspare.trials.workloads.running import Running
 
 PATIENCE_S: Final = 30.0
+HUNG: Final = "hung"
 
 
 class Tree(Plain):
@@ -49,7 +51,12 @@ class Tree(Plain):
 
     def _told(self, do: str, *arguments: object) -> Any:  # noqa: ANN401 # JSON, as each order gives it
         self._child.order(do, *arguments)
-        answer = self._child.answer(time.monotonic() + PATIENCE_S)
+        try:
+            answer = self._child.answer(time.monotonic() + PATIENCE_S)
+        except Hung:  # no fault of this program: it is what became of the child
+            raise LeverRefused(HUNG, "the child gave no answer") from None
+        except Died as died:
+            raise LeverRefused(died.code, "the child ended") from None
         if answer.kind == "refused":
             raise LeverRefused(answer.code, f"in the child: {answer.detail}")
         if answer.kind == "absent":
