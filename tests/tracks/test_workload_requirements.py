@@ -55,7 +55,15 @@ FOUND: Final = (
     Row(workloads_survive, (matrix(),), UNDECIDED, None, "none is known"),
     Row(nccl_ranks_survive, (HUNG,), UNMET, None, "hung at nccl, together"),
     Row(nccl_ranks_survive, (matrix(PLAIN, RANKS_SURVIVE, SLOW),), MET, None, "suspended together survive as they are"),
-    Row(nccl_ranks_survive, (matrix(RANKS, NO_P2P),), MET, None, "suspended together, P2P and SHM off"),
+    Row(
+        nccl_ranks_survive, (matrix(RANKS, NO_P2P),), UNMET, FIRST,
+        "as they are NCCL ranks do not survive (nccl: lost on restore (801 CUDA_ERROR_NOT_SUPPORTED)); they do when they"
+        " are suspended together, P2P and SHM off",
+    ),
+    Row(
+        nccl_ranks_survive, (matrix(UNTRIED, NO_P2P),), MET, None,
+        "were seen to survive when they were suspended together, P2P and SHM off; as they are, it was not tried",
+    ),
     Row(
         nccl_ranks_survive, (matrix(RANKS, SLOW),), UNMET, FIRST,
         "NCCL ranks survive: nccl: lost on restore (801 CUDA_ERROR_NOT_SUPPORTED), nccl, one by one: hung",

@@ -151,3 +151,12 @@ def test_what_cannot_be_ended_is_named_when_the_tool_is_stopped(world: World) ->
     make_old(world)
     assert leftover.sweep_stale() == []
     assert world.corner.processes() == []
+
+
+def test_one_that_nvml_lists_still_is_left_alive_and_named(world: World) -> None:
+    world.enter()
+    tool = Tool("gpu_suspend")
+    tool.reach("see it go on")
+    world.change("kept vram gpu1: gives 1")  # from now on success is said and nothing given back
+    said = tool.end(signal.SIGINT)
+    assert "which the driver restored: end it by `warmspare suspend" in said

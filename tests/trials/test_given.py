@@ -167,7 +167,8 @@ def test_a_gpu_that_is_known_by_its_address_alone_cannot_be_named_to_the_driver(
     [
         ("580.159.04", "open", None),
         ("595.71.05", "proprietary", None),
-        ("595.71.05", None, None),
+        ("595.71.05", None, "has hung a whole machine on the open kernel module 595.71.05"),
+        ("610.1.2", None, None),
         ("595.71.05", "open", "has hung a whole machine on the open kernel module 595.71.05"),
         ("610.1.2", "open", "is not known to be safe on the open kernel module 610.1.2"),
     ],

@@ -175,6 +175,12 @@ def test_with_one_gpu_and_no_nccl_the_rest_is_tried(tried: Try) -> None:
     assert {cell.fate for key, cell in seen.items() if key[0] != "plain"} == {"not-here"}
 
 
+def test_one_whose_memory_was_not_freed_did_not_survive_well(tried: Try) -> None:
+    cell = one(tried("kept vram gpu0: gives 1", kinds=("plain",)))
+    assert (cell.fate, cell.step) == ("wrong", "checkpoint")
+    assert re.fullmatch(r"NVML saw 0 of \d+ MiB freed", cell.detail)
+
+
 @pytest.mark.parametrize(("mib", "fate"), [(4096, "not-here"), (8192, "lost-on-restore")])
 def test_a_large_block_is_tried_where_it_is_within_the_share(tried: Try, mib: int, fate: Fate) -> None:
     assert one(tried(f"memory gpu*: gives {mib}", kinds=("peer-access-large",))).fate == fate

@@ -14,5 +14,8 @@ ENDED: Final = frozenset({"580.159.04"})
 
 
 def may_hang(module: str | None, version: str | None) -> bool:
-    """Whether a restored process may have to be spared on this driver: an open module that is not known to be safe."""
-    return module == "open" and version not in ENDED
+    """Whether a restored process may have to be spared on this driver: an open module that is not known to be safe.
+
+    Where the module is not told (no /proc/driver/nvidia in a container), a version that hung counts as the open one.
+    """
+    return (module == "open" and version not in ENDED) or (module is None and version in HUNG)

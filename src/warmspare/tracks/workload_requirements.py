@@ -45,7 +45,8 @@ def workloads_survive(matrix: WorkloadMatrix) -> Finding:
 
 
 AS_IT_IS = "NCCL ranks that are suspended together survive as they are"
-ONLY_WITH = "NCCL ranks survive only when they are suspended {variants}"
+ALSO_WITH = "NCCL ranks were seen to survive when they were suspended {variants}; as they are, it was not tried"
+NOT_AS_THEY_ARE = "as they are NCCL ranks do not survive ({fates}); they do when they are suspended {variants}"
 WITH_NOTHING = "no setting was found with which NCCL ranks survive: {fates}"
 NO_RANKS = "there were no ranks of NCCL to try: {why}"
 
@@ -67,7 +68,11 @@ def nccl_ranks_survive(matrix: WorkloadMatrix) -> Finding:
     if any(cell.variant in USUAL for cell in survive):
         return met(AS_IT_IS)
     if survive:
-        return met(ONLY_WITH, variants=tuple(cell.variant for cell in survive))
+        variants = tuple(cell.variant for cell in survive)
+        usual = tuple(_told(cell) for cell in seen if cell.variant in USUAL)
+        if usual:
+            return unmet(NOT_AS_THEY_ARE, fates=usual, variants=variants, remedy="try-the-program-first")
+        return met(ALSO_WITH, variants=variants)
     return unmet(WITH_NOTHING, fates=tuple(_told(cell) for cell in seen), remedy="try-the-program-first")
 
 

@@ -17,9 +17,13 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from warmspare.control import process
+import msgspec
+
+from warmspare.control import aside, process
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, State
+from warmspare.host import nvml
 from warmspare.model.restored import ENDED
+from warmspare.model.transcript import Gave
 
 RECORD: Final = "restored"
 """The file in a trial's scratch folder that has the pids, one a line."""
@@ -27,6 +31,8 @@ LIMIT_S: Final = 30.0
 """How long all of this may take."""
 LOCK_S: Final = 3.0
 """How long the work under way may take to end: our own programs run short kernels."""
+SOON_S: Final = 3.0
+"""How long NVML may go on to list a process that was suspended."""
 AGAIN_S: Final = 0.1
 """How soon a state that will change by itself is asked for again."""
 VERSION_FILE: Final = Path("/proc/driver/nvidia/version")
@@ -64,7 +70,8 @@ def settle(pids: Collection[int]) -> dict[int, State | None]:
     """Suspend them, so that they can be killed; those that must be left alive instead, with their states.
 
     All are locked before the first is checkpointed: they may wait for each other. What the driver says of a call is
-    not enough: the state after it must be that of a process which holds nothing of a GPU.
+    not enough: the state after it must be that of a process which holds nothing of a GPU, and NVML may no longer
+    list it, where it lists anybody.
     """
     if not pids:
         return {}
@@ -79,7 +86,29 @@ def settle(pids: Collection[int]) -> dict[int, State | None]:
                 states[pid] = _after(levers, "checkpoint", pid, ends)
     if _version() in ENDED:
         return {}
-    return {pid: state for pid, state in states.items() if state != "checkpointed"}
+    holding = _holding([pid for pid in pids if states[pid] == "checkpointed"], min(ends, time.monotonic() + SOON_S))
+    return {pid: state for pid, state in states.items() if state != "checkpointed" or pid in holding}
+
+
+def _holding(pids: Collection[int], soon: float) -> frozenset[int]:
+    """Those that NVML lists on a GPU still; it may be told of their going a little later. It may hang: asked aside."""
+    listed: list[int] = list(pids)
+    while listed and (left := soon - time.monotonic()) > 0:
+        told: list[int] = []
+        take = msgspec.json.Decoder(list[int])
+        if aside.follow(lambda tell: tell(_listed()), lambda line: told.extend(take.decode(line)), left):  # noqa: B023 # done within this turn
+            return frozenset()  # NVML does not answer, so it says nothing against what the driver says
+        if not (listed := [pid for pid in pids if pid in told]):
+            break
+        time.sleep(AGAIN_S)
+    return frozenset(listed)
+
+
+def _listed() -> list[int]:
+    """Every process that NVML lists on any GPU; none where it lists nobody."""
+    answer = nvml.ask("nvmlDeviceGetCount")
+    count = answer.value if isinstance(answer, Gave) and isinstance(answer.value, int) else 0
+    return sorted({pid for index in range(count) for pid in nvml.compute_pids(index) or ()})
 
 
 def by_hand(left: Mapping[int, State | None]) -> list[str]:

@@ -30,6 +30,10 @@ MANY: Final = 8
 LOCK_PART: Final = 6
 COPY_PART: Final = 2
 """One lock, and one copy of memory, may take these parts of a cell's time."""
+MOST_OF_IT: Final = 0.5
+"""So much of what was held must be seen free, beside what others may take meanwhile."""
+FREED_S, LOOK_S = 2.0, 0.05
+NOT_FREED: Final = "NVML saw {freed} of {held} MiB freed"
 BLIND: Final = "oracle-blind"
 UNSEEN: Final = "a word was changed, and the program's check did not see it"
 NO_TIME: Final = "no time was left for it"
@@ -99,13 +103,15 @@ class _Cycle:
             _not_tried(error)
         for pids in self._rounds():
             self._suspended(pids)
-        if free is not None and "held_mib" in self.seen and (now := self._free()) is not None:
-            self.seen["freed_mib"] = max(0, self.seen["held_mib"] - (free - now) // MIB)
+        self._look(free)
         for pids in self._rounds():
             self._resumed(pids)
         if wrong := self._goes_on("lost-on-restore"):
             raise _Fated(fate="wrong", step=wrong.step, detail=wrong.detail)
-        self._sees()
+        self._sees("lost-on-restore")
+        held, freed = (self.seen.get(name) for name in ("held_mib", "freed_mib"))
+        if held and freed is not None and freed < held * MOST_OF_IT:
+            raise _Fated(fate="wrong", step="checkpoint", detail=NOT_FREED.format(freed=freed, held=held))
 
     def end(self) -> None:
         """End its processes; those that the driver has restored are suspended first, or left to the keeper."""
@@ -143,6 +149,16 @@ class _Cycle:
             self._steps.restoring(pid)
             self._restored.add(pid)
 
+    def _look(self, before: int | None) -> None:
+        """How much of what they held is free now, by NVML, which may be told of it a little later."""
+        held = self.seen.get("held_mib")
+        soon = time.monotonic() + FREED_S
+        while before is not None and held is not None and (now := self._free()) is not None:
+            self.seen["freed_mib"] = max(0, held - (before - now) // MIB)
+            if self.seen["freed_mib"] >= held * MOST_OF_IT or time.monotonic() > soon:
+                return
+            time.sleep(LOOK_S)
+
     def _suspended(self, pids: Sequence[int]) -> None:
         try:
             took = together.suspend(self._levers, pids, self._heed, self._limits)
@@ -175,7 +191,7 @@ class _Cycle:
             return _Fated(
                 fate="lost-on-suspend", step=step, code=code, detail=f"{detail}; then {wrong.step}: {wrong.detail}"
             )
-        self._sees()
+        self._sees("lost-on-suspend")
         return _Fated(fate="refused", step=step, code=code, detail=detail)
 
     def _resumed(self, pids: Sequence[int]) -> None:
@@ -215,19 +231,24 @@ class _Cycle:
             raise _Fated(fate="not-tried", step=step, detail=str(fault)) from None
         return _Wrong(step, wrong) if wrong else None
 
-    def _sees(self) -> None:
+    def _sees(self, lost: Fate) -> None:
         """An oracle that cannot fail is none: a planted fault must be seen.
 
         Raises:
-            _Fated: it was not.
+            _Fated: it was not; or `lost`, or hung: one does not do what it is told.
         """
+        step = "plant a fault"
         try:
             self._all("damage")
             seen = all(answer.result for answer in self._all("problem"))
-        except (Hung, Died, LeverRefused, NotTried) as error:
-            raise _Fated(fate="not-tried", step="plant a fault", detail=f"{type(error).__name__}: {error}") from None
+        except Hung:
+            raise _Fated(fate="hung", step=step, detail="the program gave no answer") from None
+        except (Died, LeverRefused) as error:
+            raise _Fated(fate=lost, step=step, code=error.code, detail=str(error)) from None
+        except NotTried as fault:
+            raise _Fated(fate="not-tried", step=step, detail=str(fault)) from None
         if not seen:
-            raise _Fated(fate="not-tried", step="plant a fault", code=BLIND, detail=UNSEEN)
+            raise _Fated(fate="not-tried", step=step, code=BLIND, detail=UNSEEN)
 
     def _problem(self) -> str | None:
         """What the first of them that finds something wrong says."""
