@@ -28,6 +28,7 @@ from warmspare.runtime.looking import look
 from warmspare.runtime.manifest import Made, Manifest
 from warmspare.runtime.manifest import Process as Member
 from warmspare.runtime.obstacles import before
+from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.publishing import CannotKeep, Hidden
 from warmspare.runtime.stopping import Stop, stoppable
@@ -211,17 +212,18 @@ class _Act:
 
 
 class Why(NamedTuple):
-    """What broke a checkpoint off, and CRIU's log of the dump, if it came to that."""
+    """What broke a checkpoint off, CRIU's log of the dump if there is one, and the operation if it was cut short."""
 
     words: str
     log: str
+    broken_off: Operation | None = None
 
 
 def undone(unit: Unit, targets: tuple[Target, ...], found: Mapping[int, State], because: Why) -> NotActed:
     """Let them all go on as they were `found`; what became of them."""
     why = because.words
     problem = frozen.go_on(targets, because.log)
-    ran_again(unit, tuple(pid for pid in unit.pids if found.get(pid) == "running"))
+    ran_again(unit, tuple(pid for pid in unit.pids if found.get(pid) == "running"), because.broken_off)
     end, left = judged(unit, found)
     if not is_same(targets[0]):
         return NotActed(f"not checkpointed: {why}; {called(targets[0])} has ended", "lost")

@@ -43,7 +43,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         unit = Unit(tools, entry, [one for one in targets if one.pid in operation.cuda and is_same(one)])
         new = [one for one in tree(operation.pid) if one.pid not in {each.pid for each in targets}]
         ran: dict[int, State] = {pid: "running" for pid in unit.pids if operation.touched(pid)}
-        back = undone(unit, (*targets, *new), ran, Why(WHY, log))
+        back = undone(unit, (*targets, *new), ran, Why(WHY, log, operation))
         outcome, sentence = "failed" if back.end == "refused" else back.end, str(back)
     if not remove(place):
         sentence = f"{sentence}; {Path(place.parent, place.hidden)} could not be removed"

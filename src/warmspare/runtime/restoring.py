@@ -6,6 +6,7 @@ killed; so until then there is nothing to write down. From then on it is an oper
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Mapping
@@ -29,12 +30,13 @@ from warmspare.runtime.manifest import NoImage
 from warmspare.runtime.operations import Busy, JournalFailed, Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import AskedToStop, Stop, stoppable
-from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back, written
+from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back, noted_in, state_of, summed, written
 
 RESTORE_S: Final = 3600.0
 SMALL: Final = 16 * 2**20
 """Files up to this are read before CRIU is started, which then finds nothing in them that was not saved."""
-IMAGE: Final = "image"
+IMAGE, GPUS = "image", "gpus"
+"""The details of an operation: the image, and which GPU takes which one's place."""
 STOPS: Final = (NoImage, NoNursery, Unfollowed, AskedToStop, JournalFailed, OSError)
 """All that can break off a restore before anything of it has run."""
 
@@ -156,7 +158,7 @@ class _Act:
                 "restore",
                 targets,
                 self._cuda(targets),
-                **{IMAGE: str(self._image.path)},
+                **{IMAGE: str(self._image.path), GPUS: json.dumps(dict(self._means.on))},
                 **written(self._vram(targets)),
             )
         except Busy as busy:
@@ -236,7 +238,9 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         frozen.send(one, signal.SIGCONT)
     if unit.pids:
         try:
-            bring_back(unit, unit.pids, None)
+            on = json.loads(operation.detail.get(GPUS, "{}"))
+            waiting = [pid for pid in unit.pids if state_of(tools.levers, pid) == "checkpointed"]
+            bring_back(unit, unit.pids, summed(noted_in(operation, waiting)), on)
         except (NotActed, *FAILURES) as failed:
             told = given_up(unit, targets, said(failed), tools)
             outcome = "failed" if told.end == "refused" else told.end
