@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +84,24 @@ def test_one_that_has_ended_is_not_the_same_though_nobody_reaped_it() -> None:
 
 def test_a_process_without_the_driver_s_library_is_told() -> None:
     assert has_libcuda(os.getpid()) is False
+
+
+def test_a_number_of_a_thread_is_no_process() -> None:
+    begun, end = threading.Event(), threading.Event()
+    numbers: list[int] = []
+
+    def waits() -> None:
+        numbers.append(threading.get_native_id())
+        begun.set()
+        end.wait()
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    begun.wait()
+    try:
+        assert Path(f"/proc/{numbers[0]}/stat").exists()
+        assert target(numbers[0]) is None
+        assert tree(numbers[0]) == ()
+    finally:
+        end.set()
+        thread.join()

@@ -7,17 +7,23 @@ import pty
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from driver_model import Driver, tools_on
 from saved_scenes import Saved, as_parent, reads_sockets
 
 from conftest import CI
 from warmspare.control import network_lock
 from warmspare.control.criu import Criu, Options, log_of
-from warmspare.control.target import tree
-from warmspare.runtime import frozen
+from warmspare.control.target import is_same, tree
+from warmspare.runtime import checkpointing, frozen, hosts
+from warmspare.runtime.guards import Seen
+from warmspare.runtime.looking import look
 from warmspare.runtime.obstacles import obstacles
+from warmspare.runtime.outcomes import NotActed
+from warmspare.runtime.suspending import Options as Acting
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -95,3 +101,26 @@ def test_an_io_uring_is_seen_beforehand(tmp_path: Path) -> None:
     with Saved("uring", tmp_path) as saved:
         (why,) = obstacles(tree(saved.pid), Options())
         assert "has an io_uring open" in why
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_another_process_under_the_number_is_not_dumped_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, late: bool
+) -> None:
+    criu = Criu.found()
+    assert criu
+    image, checked = tmp_path / "image", iter([True, True] if late else [])
+
+    def seen_before(*args: Any) -> Seen:  # noqa: ANN401 # as it takes them
+        seen = look(*args)
+        (one,) = seen.tree
+        return msgspec.structs.replace(seen, tree=(msgspec.structs.replace(one, started=one.started + 1),))
+
+    monkeypatch.setattr(checkpointing, "look", seen_before)
+    monkeypatch.setattr(checkpointing, "is_same", lambda one: next(checked, False) or is_same(one))
+    with Saved("single", tmp_path) as saved, tools_on(Driver(tmp_path), tmp_path / "state", print) as tools:
+        means = checkpointing.With(criu, hosts.here(criu, None), no_gpu=True)
+        with pytest.raises(NotActed, match=f"process {saved.pid} .* has ended"):
+            checkpointing.checkpoint(tools, saved.pid, image, means, Acting())
+        assert saved.goes_on()
+        assert not image.exists()

@@ -57,8 +57,8 @@ FOUND: Final = (
     Row(nccl_ranks_survive, (matrix(PLAIN, RANKS_SURVIVE, SLOW),), MET, None, "suspended together survive as they are"),
     Row(
         nccl_ranks_survive, (matrix(RANKS, NO_P2P),), UNMET, FIRST,
-        "as they are NCCL ranks do not survive (nccl: lost on restore (801 CUDA_ERROR_NOT_SUPPORTED)); they do when they"
-        " are suspended together, P2P and SHM off",
+        "as they are NCCL ranks do not survive (nccl: lost on restore (801 CUDA_ERROR_NOT_SUPPORTED)); they do when"
+        " they are suspended together, P2P and SHM off",
     ),
     Row(
         nccl_ranks_survive, (matrix(UNTRIED, NO_P2P),), MET, None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,16 @@ import click
 C = TypeVar("C", bound=Callable[..., Any])
 PID = click.argument("pid", type=click.IntRange(1, 2**22))
 """A process; the kernel's largest number is 2^22. Source: proc_sys_kernel(5), pid_max."""
+
+
+class _Seconds(click.FloatRange):
+    """A range that "nan" is not in, though no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 # click's own
+        """The number."""
+        if math.isnan(number := super().convert(value, param, ctx)):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return number
 
 
 def force(command: C) -> C:
@@ -21,5 +32,6 @@ def force(command: C) -> C:
 def lock_timeout(command: C) -> C:
     """How long running work may take."""
     text = "How long the process's running GPU work may take to end."
-    kind = click.FloatRange(0.001, 3600)
-    return click.option("--timeout", metavar="SECONDS", type=kind, default=10.0, show_default=True, help=text)(command)
+    return click.option(
+        "--timeout", metavar="SECONDS", type=_Seconds(0.001, 3600), default=10.0, show_default=True, help=text
+    )(command)

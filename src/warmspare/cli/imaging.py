@@ -141,7 +141,7 @@ def _text(found: Seen) -> str:
         f"  driver {made.driver or 'none'}, kernel {made.kernel}, CRIU {made.criu or 'unknown'}, {made.architecture}",
         *([f"  GPU memory: {held}"] if held else []),
         *([f"  options: {', '.join(chosen)}"] if chosen else []),
-        *(["  every byte is what was saved"] if found.verified else []),
+        *(["  every byte of its files is what was saved"] if found.verified else []),
         *(f"  cannot be restored now: {one.why}" for one in found.refusals),
         *(["  can be restored here"] if found.restores_here else []),
     ]

@@ -37,10 +37,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def target(pid: int) -> Target | None:
-    """The process with this number; None if there is none that we can see."""
+    """The process with this number; None if there is none that we can see, or a thread has it.
+
+    /proc answers for a thread's number too, and what is done under it would not be told from what is done to others.
+    """
     seen = started(pid)
     status = _status(pid)
-    if seen is None or not status:
+    if seen is None or not status or status.get("Tgid", str(pid)) != str(pid):
         return None
     parent, ticks, state = seen
     return Target(

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from warmspare.control import together
 from warmspare.control.checkpointer import CheckpointFailed, State
 from warmspare.control.target import Target, target
+from warmspare.runtime import cards as gpus
+from warmspare.runtime.guards import Mib
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import still
-from warmspare.runtime.operations import JournalFailed
+from warmspare.runtime.operations import JournalFailed, Operation
 from warmspare.runtime.outcomes import End, NotActed, called, reason
 from warmspare.runtime.stopping import AskedToStop, Stop
-from warmspare.runtime.unit import Gone, Tools, Unit
+from warmspare.runtime.unit import Gone, Tools, Unit, bring_back, has_room, noted_in, state_of, summed
 
 Failure = together.NotDone | AskedToStop | Gone | JournalFailed | CheckpointFailed
 FAILURES = (together.NotDone, AskedToStop, Gone, JournalFailed, CheckpointFailed)
@@ -64,12 +66,21 @@ def done(entry: Entry, tools: Tools, line: str, stop: Stop) -> str:
     return line
 
 
-def ran_again(unit: Unit, pids: tuple[int, ...]) -> None:
-    """Bring those back that run no longer; what fails shows in their states."""
+def ran_again(unit: Unit, pids: tuple[int, ...], broken_off: Operation | None = None) -> None:
+    """Bring those back that run no longer; what fails shows in their states.
+
+    After an operation that was `broken_off`, what it had freed may have become another's since: where it is not known
+    to be free, they are left as they are, since a restore with too little may strand them for good.
+    """
     unit.turn_back()
     able = [pid for pid in pids if (one := target(pid)) and not still(one)]
-    with contextlib.suppress(*FAILURES):
-        together.resume(unit.tools.levers, able, unit)
+    needed: Mib | None = None
+    if broken_off and (waiting := [pid for pid in able if state_of(unit.tools.levers, pid) == "checkpointed"]):
+        needed = summed(noted_in(broken_off, waiting))
+        if not has_room(needed, gpus.free(unit.tools.cards())):
+            return
+    with contextlib.suppress(NotActed, *FAILURES):
+        bring_back(unit, able, needed)
 
 
 def _said(one: Target, state: str) -> str:

@@ -28,6 +28,7 @@ from warmspare.runtime.looking import look
 from warmspare.runtime.manifest import Made, Manifest
 from warmspare.runtime.manifest import Process as Member
 from warmspare.runtime.obstacles import before
+from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.publishing import CannotKeep, Hidden
 from warmspare.runtime.stopping import Stop, stoppable
@@ -112,6 +113,9 @@ class _Act:
 
     def carried_out(self, hidden: Hidden, acting: Acting) -> Saved:
         """Save, publish, end."""
+        if not is_same(self._tree[0]):
+            gone = NotActed(f"nothing was done: {called(self._tree[0])} has ended", "refused")
+            raise ended(self._entry, self._unit, gone, self._stop)
         try:
             with self._unit.held():
                 self._suspend(hidden, acting)
@@ -156,6 +160,7 @@ class _Act:
         self._entry.stage("dumping")
         self._tools.say(f"CRIU writes {frozen.in_memory(self._tree) >> 20} MiB")
         with Follower(hidden.folder, "sync" if self._means.synced else "write") as follower:
+            self._check_root()
             begun_at = time.monotonic()
             running = self._means.criu.dumping(self._seen.pid, hidden.path, self._means.options)
             try:
@@ -174,9 +179,16 @@ class _Act:
             self._summed_s = max(0.0, time.monotonic() - begun_at - self._dump_s - sums.synced_s)
             return sums
 
+    def _check_root(self) -> None:
+        """CRIU knows it by its number alone, which may have become another's."""
+        if not is_same(self._seen.tree[0]):
+            message = f"{called(self._seen.tree[0])} has ended"
+            raise Broken(message)
+
     def _look_again(self) -> None:
         """All are stopped now, so this is who was dumped; a new one must be none that the driver is asked for."""
         before, self._tree = {one.pid for one in self._tree}, tree(self._seen.pid) or self._tree
+        self._check_root()
         if running := [one for one in self._tree if not frozen.is_still(one)]:
             message = f"CRIU said that all were dumped, and {called(running[0])} is not stopped"
             raise Broken(message)
@@ -215,17 +227,18 @@ class _Act:
 
 
 class Why(NamedTuple):
-    """What broke a checkpoint off, and CRIU's log of the dump, if it came to that."""
+    """What broke a checkpoint off, CRIU's log of the dump if there is one, and the operation if it was cut short."""
 
     words: str
     log: str
+    broken_off: Operation | None = None
 
 
 def undone(unit: Unit, targets: tuple[Target, ...], found: Mapping[int, State], because: Why) -> NotActed:
     """Let them all go on as they were `found`; what became of them."""
     why = because.words
     problem = frozen.go_on(targets, because.log)
-    ran_again(unit, tuple(pid for pid in unit.pids if found.get(pid) == "running"))
+    ran_again(unit, tuple(pid for pid in unit.pids if found.get(pid) == "running"), because.broken_off)
     end, left = judged(unit, found)
     if not is_same(targets[0]):
         return NotActed(f"not checkpointed: {why}; {called(targets[0])} has ended", "lost")

@@ -18,6 +18,7 @@ from warmspare.control import process
 from warmspare.control.criu import PIDFILE, Criu, Ended, Options, ended, environment
 from warmspare.control.target import Target, tree
 from warmspare.runtime import nursery
+from warmspare.runtime.outcomes import NotActed
 
 PLACEHOLDER: Final = "{images}"
 READ: Final = 65_536
@@ -74,6 +75,10 @@ class Cradle:
             with process.holding(self._init) as descriptor:
                 process.ready([descriptor] if descriptor is not None else [], process.KILL_GRACE_S)
         shutil.rmtree(self._work, ignore_errors=True)
+        if self._process.poll() is None and not self._is_let_go:
+            pid = self._process.pid
+            message = f"what was restored does not end, nor does process {pid}, which holds it: kill -9 {pid}"
+            raise NotActed(message, "stranded")
 
     _is_let_go = False
 

@@ -6,6 +6,7 @@ The folder itself says which: it is known by its inode, under whichever of its t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,6 +23,8 @@ from warmspare.runtime.publishing import Place, is_at, remove
 from warmspare.runtime.unit import Tools, Unit
 
 WHY = "it was interrupted"
+SOON_S: Final = 1.0
+"""How long is waited without a word."""
 
 
 def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
@@ -30,7 +33,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     known = operation.detail.get(TREE)
     targets = msgspec.json.decode(known, type=tuple[Target, ...]) if known else operation.targets
     if not operation.rebooted:
-        _await_criu(operation)
+        _await_criu(operation, tools)
     outcome: Outcome
     if is_at(place, place.name):
         outcome, sentence = ("done", "") if operation.rebooted else _ended_late(targets)
@@ -41,9 +44,9 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         outcome, sentence = "failed", f"not checkpointed, {called(targets[0])}: the machine restarted before"
     else:
         unit = Unit(tools, entry, [one for one in targets if one.pid in operation.cuda and is_same(one)])
-        new = [one for one in tree(operation.pid) if one.pid not in {each.pid for each in targets}]
+        new = [one for one in _there(operation) if one.pid not in {each.pid for each in targets}]
         ran: dict[int, State] = {pid: "running" for pid in unit.pids if operation.touched(pid)}
-        back = undone(unit, (*targets, *new), ran, Why(WHY, log))
+        back = undone(unit, (*targets, *new), ran, Why(WHY, log, operation))
         outcome, sentence = "failed" if back.end == "refused" else back.end, str(back)
     if not remove(place):
         sentence = f"{sentence}; {Path(place.parent, place.hidden)} could not be removed"
@@ -60,12 +63,21 @@ def _ended_late(targets: tuple[Target, ...]) -> tuple[Outcome, str]:
     return "done", "its processes have been ended"
 
 
-def _await_criu(operation: Operation) -> None:
+def _there(operation: Operation) -> tuple[Target, ...]:
+    """The tree as it is now; nothing if the root has ended: its number may be that of somebody else's tree."""
+    return tree(operation.pid) if is_same(operation.targets[0]) else ()
+
+
+def _await_criu(operation: Operation, tools: Tools) -> None:
     """A CRIU outlives the one who started it, and until it has ended nobody may touch the processes."""
     pid, _, ticks = operation.detail.get(CRIU, "0:0").partition(":")
     seen = process.started(int(pid))
     at_work = {int(pid)} if seen and str(seen[1]) == ticks and seen[2] not in "ZX" else set()
-    for one in at_work | {one.tracer for one in tree(operation.pid) if one.tracer}:
+    for one in at_work | {one.tracer for one in _there(operation) if one.tracer}:
         with process.holding(one) as descriptor:
-            if descriptor is not None:
+            if descriptor is not None and not process.ready([descriptor], SOON_S):
+                tracer = target(one)
+                who = called(tracer) if tracer else f"process {one}"
+                whom = called(operation.targets[0])
+                tools.say(f"waiting for {who} to end: it is at work on {whom}, whose checkpoint was broken off")
                 process.ready([descriptor], DUMP_S)

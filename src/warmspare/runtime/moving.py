@@ -22,10 +22,10 @@ from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import look
 from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
-from warmspare.runtime.resuming import has_room, suspended_again
+from warmspare.runtime.resuming import suspended_again
 from warmspare.runtime.stopping import Stop, stoppable
 from warmspare.runtime.suspending import Options, Well, begun, cuda_of, freed, refuse, told_of
-from warmspare.runtime.unit import Tools, Unit, bring_back, noted, state_of, summed
+from warmspare.runtime.unit import Tools, Unit, bring_back, has_room, noted, noted_in, state_of, summed
 
 GPUS: Final = "gpus"
 """The detail of an operation that says which GPU takes which one's place: {uuid: uuid}."""
@@ -95,7 +95,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         return suspending.finish(operation, entry, tools)
     pairs = json.loads(operation.detail[GPUS])
     waiting = [one.pid for one in unit.members if state_of(tools.levers, one.pid) == "checkpointed"]
-    needed, free = summed(_noted_in(operation, waiting)), gpus.free(tools.cards())
+    needed, free = summed(noted_in(operation, waiting)), gpus.free(tools.cards())
     on_new = {pairs.get(gpu, gpu): mib for gpu, mib in (needed or {}).items()}
     why, (wanted, well) = "", _MOVED
     if waiting and not has_room(on_new, free):
@@ -110,12 +110,6 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         wanted, well = _HOME if ran else _STILL
     found = told_of(operation, unit, gone, dict.fromkeys(unit.pids, wanted), well)
     return Recovered(operation=operation, outcome=found.outcome, sentence=f"{found.sentence}{why}")
-
-
-def _noted_in(operation: Operation, pids: list[int]) -> dict[int, Mib] | None:
-    """What each of these held by the operation's own note."""
-    vram = json.loads(operation.detail.get("vram", "{}"))
-    return {pid: vram[str(pid)] for pid in pids} if all(str(pid) in vram for pid in pids) else None
 
 
 def _ways(shown: tuple[Card, ...], held: Mib | None, to: str) -> tuple[Card, Card]:

@@ -7,6 +7,7 @@ killed; so until then there is nothing to write down. From then on it is an oper
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
@@ -19,10 +20,8 @@ import msgspec
 from warmspare.control.checkpointer import Checkpointer, CheckpointFailed
 from warmspare.control.criu import Criu
 from warmspare.control.target import Target, is_same, target
-from warmspare.runtime import cards as gpus
 from warmspare.runtime import frozen
-from warmspare.runtime.aftermath import FAILURES, done, ended, judged
-from warmspare.runtime.cards import Card
+from warmspare.runtime.aftermath import FAILURES, done, ended
 from warmspare.runtime.checkpointing import refused, said
 from warmspare.runtime.cradle import Cradle, NoNursery, pid_inside
 from warmspare.runtime.following import Follower, Unfollowed, compare
@@ -32,12 +31,14 @@ from warmspare.runtime.manifest import NoImage
 from warmspare.runtime.operations import Busy, JournalFailed, Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import AskedToStop, Stop, stoppable
-from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back, written
+from warmspare.runtime.unit import EACH_ITS_OWN, Tools, Unit, bring_back, noted_in, state_of, summed, written
+from warmspare.runtime.wreck import given_up
 
 RESTORE_S: Final = 3600.0
 SMALL: Final = 16 * 2**20
 """Files up to this are read before CRIU is started, which then finds nothing in them that was not saved."""
-IMAGE: Final = "image"
+IMAGE, GPUS = "image", "gpus"
+"""The details of an operation: the image, and which GPU takes which one's place."""
 STOPS: Final = (NoImage, NoNursery, Unfollowed, AskedToStop, JournalFailed, OSError)
 """All that can break off a restore before anything of it has run."""
 
@@ -148,9 +149,11 @@ class _Act:
 
     def _check(self, targets: tuple[Target, ...]) -> None:
         """What is there must be what was to come, and none of it may run."""
-        there, wanted = len(targets), len(self._image.manifest.processes)
-        if there != wanted or not all(frozen.is_still(one) for one in targets):
-            message = f"CRIU said that it was restored, and {there} of {wanted} processes are there and stopped"
+        there = {pid_inside(one.pid) or one.pid for one in targets if frozen.is_still(one)}
+        wanted = {one.pid for one in self._image.manifest.processes}
+        if there != wanted:
+            found = f"{len(there & wanted)} of the {len(wanted)} processes of the manifest are there and stopped"
+            message = f"CRIU said that it was restored, and {found}"
             raise NoNursery(message)
 
     def _begun(self, targets: tuple[Target, ...]) -> Entry:
@@ -160,7 +163,7 @@ class _Act:
                 "restore",
                 targets,
                 self._cuda(targets),
-                **{IMAGE: str(self._image.path)},
+                **{IMAGE: str(self._image.path), GPUS: json.dumps(dict(self._means.on))},
                 **written(self._vram(targets)),
             )
         except Busy as busy:
@@ -221,33 +224,6 @@ def _starting_cuda(levers: Checkpointer | None) -> Iterator[None]:
         starting.join()
 
 
-def given_up(unit: Unit, targets: tuple[Target, ...], why: str, tools: Tools) -> NotActed:
-    """End what was restored and could not be resumed, if it holds no GPU memory; the image is as good as before.
-
-    A process that holds some is left alive and named: ending one has hung a host (NVIDIA/cuda-checkpoint#53).
-    """
-    unit.turn_back()
-    holding = _holding(unit, tools.cards())
-    if not holding:
-        left = frozen.end(targets)
-        if not left:
-            return NotActed(f"not restored: {why}; what was restored has been ended, and the image is whole", "failed")
-        return NotActed(f"not restored: {why}; {called(left[0])} does not end: kill -9 it", "stranded")
-    _, sentence = judged(unit, dict.fromkeys(unit.pids, "running"))
-    running = f"{called(holding[0])} holds GPU memory and was left alone"
-    return NotActed(f"not restored: {why}; {sentence or running}; the image is whole", "stranded")
-
-
-def _holding(unit: Unit, shown: tuple[Card, ...]) -> list[Target]:
-    """Those that may hold GPU memory: not told to be checkpointed, and not seen to hold none."""
-    held = gpus.vram(shown, unit.pids)
-    levers = unit.tools.levers
-    there = [one for one in unit.members if is_same(one)]
-    return [
-        one for one in there if levers.state_or_none(one.pid) != "checkpointed" and (held is None or held.get(one.pid))
-    ]
-
-
 def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     """Go on with a restore whose controller was killed: what it restored either runs or is gone."""
     path, targets = operation.detail.get(IMAGE, "?"), operation.targets
@@ -260,10 +236,13 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         frozen.send(one, signal.SIGCONT)
     if unit.pids:
         try:
-            bring_back(unit, unit.pids, None)
+            on = json.loads(operation.detail.get(GPUS, "{}"))
+            waiting = [pid for pid in unit.pids if state_of(tools.levers, pid) == "checkpointed"]
+            bring_back(unit, unit.pids, summed(noted_in(operation, waiting)), on)
         except (NotActed, *FAILURES) as failed:
-            told = given_up(unit, targets, said(failed), tools)
-            outcome = "failed" if told.end == "refused" else told.end
-            return Recovered(operation=operation, outcome=outcome, sentence=str(told))
+            unit.turn_back()  # it may have run for long since: nobody but its user ends it
+            again = f"`warmspare resume {targets[0].pid}` tries again; the image {path} is whole"
+            sentence = f"{called(targets[0])} was restored, and is not resumed: {said(failed)}; {again}"
+            return Recovered(operation=operation, outcome="stranded", sentence=sentence)
     sentence = f"{called(targets[0])} runs again: its restore from {path} was finished"
     return Recovered(operation=operation, outcome="done", sentence=sentence)

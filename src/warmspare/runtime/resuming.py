@@ -22,7 +22,7 @@ from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
 from warmspare.runtime.stopping import Stop, stoppable
 from warmspare.runtime.suspending import Options, Well, begun, cuda_of, refuse, told_of
-from warmspare.runtime.unit import Tools, Unit, bring_back, noted, state_of, summed
+from warmspare.runtime.unit import Tools, Unit, bring_back, has_room, noted, state_of, summed
 
 
 def resume(tools: Tools, pid: int, options: Options) -> str:
@@ -81,11 +81,6 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
     well = Well("done", f"runs: its {operation.action} was finished")
     found = told_of(operation, unit, gone, dict.fromkeys(unit.pids, "running"), well)
     return Recovered(operation=operation, outcome=found.outcome, sentence=f"{found.sentence}{why}")
-
-
-def has_room(needed: Mib | None, free: Mib | None) -> bool:
-    """Whether it is known that what is needed is free."""
-    return needed is not None and free is not None and all(mib <= free.get(gpu, 0) for gpu, mib in needed.items())
 
 
 def _resumed(tools: Tools, entry: Entry, seen: Seen, needed: Mib | None, stop: Stop) -> Took:

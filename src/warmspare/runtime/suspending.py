@@ -88,7 +88,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         sentence = f"{called(operation.targets[0])} is suspended: {how}; {back}"
         return Recovered(operation=operation, outcome="done", sentence=sentence)
     touched = tuple(pid for pid in unit.pids if operation.touched(pid))
-    ran_again(unit, touched)
+    ran_again(unit, touched, operation)
     well = Well("undone", "was brought back, and runs")
     return told_of(operation, unit, gone, dict.fromkeys(touched, "running"), well)
 

@@ -18,7 +18,7 @@ from warmspare.runtime.cards import MIB, Card
 from warmspare.runtime.guards import Mib
 from warmspare.runtime.journal import Entry, Journal
 from warmspare.runtime.looking import still
-from warmspare.runtime.operations import JournalFailed
+from warmspare.runtime.operations import JournalFailed, Operation
 from warmspare.runtime.outcomes import NotActed, called
 from warmspare.runtime.stopping import AskedToStop, Stop
 
@@ -197,6 +197,17 @@ def noted(journal: Journal, members: Iterable[Target]) -> dict[int, Mib] | None:
             return None
         found[one.pid] = note[str(one.pid)]
     return found
+
+
+def noted_in(operation: Operation, pids: Iterable[int]) -> dict[int, Mib] | None:
+    """What each of these held by the operation's own note; None if that does not tell."""
+    vram, wanted = json.loads(operation.detail.get(VRAM, "{}")), tuple(pids)
+    return {pid: vram[str(pid)] for pid in wanted} if all(str(pid) in vram for pid in wanted) else None
+
+
+def has_room(needed: Mib | None, free: Mib | None) -> bool:
+    """Whether it is known that what is needed is free."""
+    return needed is not None and free is not None and all(mib <= free.get(gpu, 0) for gpu, mib in needed.items())
 
 
 def summed(vram: Mapping[int, Mib] | None) -> dict[str, int] | None:
