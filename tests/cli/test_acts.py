@@ -176,6 +176,7 @@ def test_ctrl_c_undoes_it_and_says_so(tool: Tool, world: World, environment: dic
         (("suspend", "-1"), 2),
         (("resume", "4194305"), 2),
         (("suspend", "1", "--timeout", "0"), 2),
+        (("suspend", "1", "--timeout", "nan"), 2),
         (("move", "1"), 2),
         (("suspend", "4194304"), 1),
         (("resume", "4194304"), 1),

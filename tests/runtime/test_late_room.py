@@ -83,6 +83,6 @@ def test_a_restore_goes_on_where_it_was_to_go_and_claims_its_room(
         with driver.states() as known:
             assert not known[str(pids[0])]["stranded"]
         if held_mib:
-            assert (found.outcome, driver.state(pids[0])) == ("failed", "checkpointed"), found.sentence
+            assert (found.outcome, driver.state(pids[0])) == ("stranded", "checkpointed"), found.sentence
         else:
             assert (found.outcome, driver.on(pids[0])) == ("done", {GPUS[1]: 100}), found.sentence

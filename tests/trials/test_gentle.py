@@ -158,5 +158,7 @@ def test_one_that_nvml_lists_still_is_left_alive_and_named(world: World) -> None
     tool = Tool("gpu_suspend")
     tool.reach("see it go on")
     world.change("kept vram gpu1: gives 1")  # from now on success is said and nothing given back
-    said = tool.end(signal.SIGINT)
-    assert "which the driver restored: end it by `warmspare suspend" in said
+    assert "which the driver restored: end it by `warmspare suspend" in tool.process.communicate()[0]
+    world.clear()
+    make_old(world)
+    assert leftover.sweep_stale() == []
