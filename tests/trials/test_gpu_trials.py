@@ -44,7 +44,7 @@ QUICK_S: Final = {"pinned_memory": 8.0, "criugpu_roundtrip": 15.0, "gpu_move": 1
 USUALLY_S: Final = 5.0
 """What one may take of the 60 s that the quick set has on two GPUs."""
 RUNS: Final = 5
-SUSPENDS: Final = 3
+SUSPENDS: Final = 20
 SPREAD: Final = 0.02
 P = TypeVar("P", bound=Proof)
 
