@@ -43,6 +43,7 @@ def test_the_measured_table_is_that_of_the_recorded_host() -> None:
     matrix = recorded.get(WorkloadMatrix)
     cells = matrix.value.cells if isinstance(matrix, Known) else ()
     rows = [f"| {cell.kind} | {cell.variant} | {cell.fate} | {cell.step or ''} | {cell.code or ''} |" for cell in cells]
+    assert rows
     shown = MEASURED.search(PAGE)
     assert shown
     assert shown[1].splitlines()[2:] == rows, "\n".join(rows)
