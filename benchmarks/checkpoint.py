@@ -3,15 +3,16 @@
     python benchmarks/checkpoint.py [--gib 12] [--runs 3] FOLDER
 
 One process holds the memory; in each run it is written to FOLDER and brought back twice, once by either. By hand is
-the least that does it: lock, checkpoint, `criu dump`, the process gone; `criu restore`, restore, unlock. Ours are the
-two commands as a user gives them, Python's start, the checksums and what is looked at beforehand included. What either
-left in the kernel's hands is brought to disk before the other begins, and they take turns in who begins. Wants root.
+the least that does it, command by command: `cuda-checkpoint` (the stand-in of `warmspare shim`, some 0.06 s a start)
+locks and checkpoints, `criu dump`, the process gone; `criu restore`, and it restores (with cuInit) and unlocks. Ours
+are the two commands as a user gives them, Python's start, the checksums and what is looked at beforehand included.
+What either left in the kernel's hands is brought to disk before the other begins, and they take turns in who begins.
+Wants root.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import shutil
 import signal
@@ -24,7 +25,6 @@ from pathlib import Path
 from holder import Holder
 from paired import summary
 
-from warmspare.control import cuda_abi as abi
 from warmspare.control import process
 from warmspare.control.criu import Criu
 from warmspare.control.cuda_driver import Driver
@@ -32,23 +32,25 @@ from warmspare.control.cuda_driver import Driver
 TOOL = (sys.executable, "-m", "warmspare")
 
 
-def by_hand(driver: Driver, criu: Criu, pid: int, images: Path) -> tuple[float, float]:
+def by_hand(lever: Path, criu: Criu, pid: int, images: Path) -> tuple[float, float]:
     """Seconds to disk, and back."""
     images.mkdir(mode=0o700)
 
-    def down() -> None:
-        driver.call("cuCheckpointProcessLock", pid, ctypes.byref(abi.LockArgs(timeout_ms=10_000)))
-        driver.call("cuCheckpointProcessCheckpoint", pid, None)
+    def pull(*actions: str) -> None:
+        for action in actions:
+            subprocess.run([str(lever), "--action", action, "--pid", str(pid)], check=True)
 
     def dump() -> None:
         _criu(criu, images, "dump", "--tree", str(pid))
         os.waitpid(pid, 0)
 
-    def up() -> None:
-        driver.call("cuCheckpointProcessRestore", pid, None)
-        driver.call("cuCheckpointProcessUnlock", pid, None)
-
-    took = [_seconds(act) for act in (down, dump, lambda: _criu(criu, images, "restore", "--restore-detached"), up)]
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: pull("lock", "checkpoint"),
+        dump,
+        lambda: _criu(criu, images, "restore", "--restore-detached"),
+        lambda: pull("restore", "unlock"),
+    )
+    took = [_seconds(act) for act in acts]
     print("by hand: driver {:.2f}, dump {:.2f}; restore {:.2f}, driver {:.2f} s".format(*took))
     return took[0] + took[1], took[2] + took[3]
 
@@ -94,14 +96,19 @@ def main(gib: float, runs: int, folder: Path) -> int:
         sys.exit("no CRIU was found")
     process.become_subreaper()  # what CRIU restores becomes ours, and is reaped here when it is written again
     driver, rows, right = Driver(), [], True
+    subprocess.run([*TOOL, "shim", str(folder)], stdout=subprocess.DEVNULL, check=True)
     print(f"{gib:g} GiB on {storage(folder)}")
     with Holder(gib, folder) as holder:
+        cycles: dict[str, Callable[[Path], tuple[float, float]]] = {
+            "hand": lambda images: by_hand(folder / "cuda-checkpoint", criu, holder.pid, images),
+            "ours": lambda images: ours(holder.pid, images),
+        }
         for run in range(runs):
             found: dict[str, tuple[float, float]] = {}
             for name in ("hand", "ours") if run % 2 == 0 else ("ours", "hand"):
                 os.sync()
                 images = folder / f"{name}-{run}"
-                found[name] = by_hand(driver, criu, holder.pid, images) if name == "hand" else ours(holder.pid, images)
+                found[name] = cycles[name](images)
                 right = holder.is_right() and right
                 shutil.rmtree(images)
                 print(f"run {run + 1}, {name}: {found[name][0]:.2f} s down, {found[name][1]:.2f} s up", flush=True)

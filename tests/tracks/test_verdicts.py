@@ -128,7 +128,15 @@ def test_without_a_gpu_every_track_is_no_go_at_hardware_and_criu_is_still_tried(
 
 def test_a_gpu_suspend_that_passed_gives_degraded_until_the_disk_cycle_is_proven() -> None:
     proof = GpuSuspend(outcome=DONE, bytes_survived=True, mib_freed=256, suspend_s=0.2, resume_s=0.1)
-    assert track("criugpu", with_proof(host("h100"), proof, "gpu0")).state == State(Verdict.DEGRADED)
+    readings = host("h100").without(("criugpu_roundtrip", "host"))
+    assert track("criugpu", with_proof(readings, proof, "gpu0")).state == State(Verdict.DEGRADED)
+
+
+@pytest.mark.parametrize("name", ["h100", "h200-x2"])
+def test_a_host_that_was_tried_is_go(name: str) -> None:
+    judged = track("criugpu", host(name))
+    assert judged.state == State(Verdict.GO)
+    assert all(check(judged, proof).is_tried for proof in ("vram_survives", "gpu_process_survives_on_disk"))
 
 
 def test_reported_success_is_no_proof_and_silences_the_paper() -> None:

@@ -68,8 +68,9 @@ def checkpoint(pid: int, folder: str, how: How) -> int:
     progress = Progress()
     with _failing(progress), acting.tools(progress) as tools:
         _recover(tools, pid)
-        made = hosts.here(criu, None if how.no_gpu else tools.host, () if how.no_gpu else tools.cards())
-        means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu, how.sync)
+        shown = () if how.no_gpu else tools.cards()
+        made = hosts.here(criu, None if how.no_gpu else tools.host, shown)
+        means = checkpointing.With(criu, made, Options(**how.options), how.no_gpu, how.sync, shown)
         proofs = CPU_PROOFS if how.no_gpu else PROOFS
         wanted = acting.options(proofs, tools, progress, force=how.force, lock_s=how.lock_s)
         saved = checkpointing.checkpoint(tools, pid, Path(folder), means, wanted)

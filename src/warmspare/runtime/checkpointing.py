@@ -21,6 +21,7 @@ from warmspare.control.target import Target, has_libcuda, is_same, tree
 from warmspare.model.criu_log import REMEDIES
 from warmspare.runtime import frozen
 from warmspare.runtime.aftermath import FAILURES, done, ended, judged, ran_again, words
+from warmspare.runtime.cards import Card
 from warmspare.runtime.following import Follower, Sums, Unfollowed
 from warmspare.runtime.guards import Seen
 from warmspare.runtime.journal import Entry
@@ -58,7 +59,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 class With(NamedTuple):
     """What a checkpoint is made with. `no_gpu`: nothing in the tree uses CUDA, and the driver is not asked.
 
-    `synced`: the image is brought to disk before the processes are ended.
+    `synced`: the image is brought to disk before the processes are ended. `shown` are the GPUs as they are now.
     """
 
     criu: Criu
@@ -66,6 +67,7 @@ class With(NamedTuple):
     options: Options = Options()
     no_gpu: bool = False
     synced: bool = False
+    shown: tuple[Card, ...] = ()
 
 
 class Broken(Exception):
@@ -87,7 +89,7 @@ def checkpoint(tools: Tools, pid: int, to: Path, means: With, acting: Acting) ->
         NotActed: a guard refused, or it failed, and what became of them.
         CannotKeep, JournalFailed: nothing was done.
     """
-    seen = look(pid, tools.levers, () if means.no_gpu else tools.cards())
+    seen = look(pid, tools.levers, means.shown)
     refuse(before(seen, means.options, no_gpu=means.no_gpu), acting)
     acting.proven(tuple(seen.by_gpu or ()))
     already = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
