@@ -29,7 +29,7 @@ def main(names: list[str], runs: int) -> int:
         readings = Readings(collect(host, catalogue.probes()))
     failed = False
     for trial in (trial for trial in catalogue.trials() if trial.name in names):
-        for subject in trial.proof.KIND.subjects(readings):
+        for subject in trial.kind.subjects(readings):
             ended = list(_runs(trial, readings, subject, runs))
             done = [one.reading for one in ended if isinstance(one.reading, Known)]
             good = [one.value for one in done if one.value.outcome.kind == "done"]
@@ -37,7 +37,7 @@ def main(names: list[str], runs: int) -> int:
             print(f"{trial.name} {subject}: {len(good)} of {runs} done")
             for line in _figures([msgspec.to_builtins(value) for value in good]):
                 print(f"  {line}")
-            readings = readings.plus({(fact_name(trial.proof), subject): one for one in done[-1:]})
+            readings = readings.plus({(fact_name(trial.proofs[0]), subject): one for one in done[-1:]})
     return int(failed)
 
 

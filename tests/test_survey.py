@@ -32,7 +32,8 @@ def test_after_a_hang_the_other_pairs_are_given_less_time(tmp_path: Path, monkey
     def hung_at_first(trial: Trial, _progress: Callable[[StepEvent], None], _given: object) -> Run:
         given.append(trial.deadline_s)
         outcome = Outcome(kind="done" if given[1:] else "hung", step="copy")
-        return Run(Known(value=PeerCopy(outcome=outcome), standing=Standing.TRIED, at=datetime.now(UTC)))
+        known = Known(value=PeerCopy(outcome=outcome), standing=Standing.TRIED, at=datetime.now(UTC))
+        return Run({fact_name(PeerCopy): known})
 
     monkeypatch.setattr(survey, "run", hung_at_first)
     chosen = [trial for trial in catalogue.trials() if trial.name == "peer_copy"]
@@ -65,7 +66,7 @@ def test_on_an_open_module_that_is_not_known_nothing_is_restored_unless_it_may(
 
     def run(trial: Trial, *_: object) -> Run:
         tried.append(trial.name)
-        return Run(Absent(cause=Cause.SKIPPED))
+        return Run({fact_name(trial.proofs[0]): Absent(cause=Cause.SKIPPED)})
 
     monkeypatch.setattr(survey, "collect", collected)
     monkeypatch.setattr(survey, "run", run)

@@ -49,4 +49,4 @@ def rules(known: Tracks) -> dict[str, Rule]:
 def trials_of(track: Track, known: tuple[Trial, ...]) -> tuple[Trial, ...]:
     """The trials that a track's requirements rest on."""
     wanted = {dependency.fact for w in track.weighed for dependency in w.rule.dependencies}
-    return tuple(trial for trial in known if trial.proof in wanted)
+    return tuple(trial for trial in known if not wanted.isdisjoint(trial.proofs))

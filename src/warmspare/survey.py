@@ -12,14 +12,25 @@ from warmspare import __version__, catalogue, runs, state
 from warmspare.host.identity import identities
 from warmspare.host.live import LiveHost
 from warmspare.host.port import SLOW
-from warmspare.model.facts import HOST, Absent, Cause, Fact, Key, Known, Proof, Reading, Readings, fact_name
+from warmspare.model.facts import (
+    HOST,
+    Absent,
+    Cause,
+    Fact,
+    Key,
+    Known,
+    Proof,
+    Reading,
+    Readings,
+    fact_name,
+)
 from warmspare.model.redact import redact
 from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
 from warmspare.trials import leftover
 from warmspare.trials.api import NotTried, StepEvent, Trial
 from warmspare.trials.given import May, in_the_way, too_risky
-from warmspare.trials.run import Run, run
+from warmspare.trials.run import run
 from warmspare.trials.speed import NativeRun
 
 AFTER_A_HANG_S = 15.0
@@ -66,21 +77,26 @@ def take(
         transcript = tuple(host.transcript)
     # Before redaction: the key of a machine is made of what redaction takes out.
     readings[fact_name(NativeRun), HOST] = runs.native_run(Readings(readings), state.folder())
+    may = may or May()
     chosen = {trial.name for trial in trials}
     left = list(leftover.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
-        name, subjects = fact_name(trial.proof), trial.proof.KIND.subjects(Readings(readings))
+        subjects = trial.kind.subjects(Readings(readings))
         if trial.name not in chosen:
-            readings |= {(name, subject): Absent(cause=Cause.SKIPPED, detail=skipped) for subject in subjects}
+            for subject in subjects:
+                readings |= _of(trial, subject, Absent(cause=Cause.SKIPPED, detail=skipped))
             continue
-        about = {subject: _given(trial, subject, Readings(readings), may or May()) for subject in subjects}
+        about = {subject: _given(trial, subject, Readings(readings), may) for subject in subjects}
         if not all(isinstance(given, Absent) for given in about.values()):
             watcher.trying(trial)
         for subject, given in about.items():
             watcher.about(subject)
-            tried = Run(given) if isinstance(given, Absent) else run(trial, watcher.step, given)
-            readings[name, subject] = tried.reading
-            if _hung(tried.reading):  # the others get a time in which one that works has long ended
+            if isinstance(given, Absent):
+                readings |= _of(trial, subject, given)
+                continue
+            tried = run(_timed(trial, given), watcher.step, given)
+            readings |= {(name, subject): reading for name, reading in tried.readings.items()}
+            if any(map(_hung, tried.readings.values())):  # the others get a time in which one that works has long ended
                 trial = msgspec.structs.replace(trial, deadline_s=min(trial.deadline_s, AFTER_A_HANG_S))  # noqa: PLW2901
             left += tried.left
     snapshot = Snapshot(
@@ -106,13 +122,24 @@ def _given(trial: Trial, subject: str, readings: Readings, may: May) -> object:
     given, reason = None, None
     if trial.given is not None:
         try:
-            given = trial.given.of(readings, subject)
+            given = trial.given.of(readings, subject, may)
         except NotTried as absent:
             return Absent(cause=absent.cause, detail=absent.detail)
-        reason = in_the_way(readings, given, may)
+        # An engine that serves is itself at work on its GPUs.
+        reason = in_the_way(readings, given, may) if getattr(given, "leaves_busy_ones_alone", True) else None
     if trial.restores:
         reason = reason or too_risky(readings, may)
     return Absent(cause=Cause.SKIPPED, detail=reason) if reason else given
+
+
+def _of(trial: Trial, subject: str, reading: Reading[Any]) -> dict[Key, Reading[Any]]:
+    """The same reading for every proof of a trial about one subject."""
+    return {(fact_name(proof), subject): reading for proof in trial.proofs}
+
+
+def _timed(trial: Trial, given: object) -> Trial:
+    """The trial with the deadline of what it is given, if that has one."""
+    return msgspec.structs.replace(trial, deadline_s=getattr(given, "deadline_s", trial.deadline_s))
 
 
 def _hung(reading: Reading[Any]) -> bool:
@@ -121,7 +148,8 @@ def _hung(reading: Reading[Any]) -> bool:
 
 def _awaited(readings: Readings) -> dict[Key, Reading[Any]]:
     """Proofs that no trial of this version yields, said so; of every pair of GPUs, both ways."""
-    yielded = {fact_name(p.fact) for p in catalogue.probes()} | {fact_name(t.proof) for t in catalogue.trials()}
+    tried = {fact_name(proof) for trial in catalogue.trials() for proof in trial.proofs}
+    yielded = {fact_name(p.fact) for p in catalogue.probes()} | tried
     absent = Absent(cause=Cause.UNASKED, detail=NO_TRIAL)
     return {
         (fact_name(fact), subject): absent

@@ -44,7 +44,8 @@ def assembled(base: Snapshot, answers: Answers, notes: tuple[str, ...]) -> Snaps
     trial = Absent(cause=Cause.SKIPPED, detail="a synthetic host")
     known = _read(calls)
     for one in catalogue.trials():
-        known |= {(fact_name(one.proof), subject): trial for subject in one.proof.KIND.subjects(Readings(known))}
+        subjects = one.kind.subjects(Readings(known))
+        known |= {(fact_name(proof), subject): trial for proof in one.proofs for subject in subjects}
     return replace(base, made_at=WHEN, readings=Readings(known), transcript=calls, notes=("synthetic", *notes))
 
 

@@ -126,7 +126,7 @@ def test_held_up_in_the_middle_of_a_file_system_it_is_hung_there_and_leaves_noth
 
 
 def _within(deadline_s: float) -> Trial:
-    return Trial(TRIAL.name, TRIAL.function, TRIAL.proof, deadline_s, TRIAL.touches, TRIAL.quick)
+    return Trial(TRIAL.name, TRIAL.function, TRIAL.proofs, deadline_s, TRIAL.touches, TRIAL.quick)
 
 
 def test_a_folder_elsewhere_is_locked_named_like_the_scratch_folder_and_found_by_its_token(tmp_path: Path) -> None:

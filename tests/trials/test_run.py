@@ -19,7 +19,7 @@ from tiny_trials import Tiny
 
 from leftovers import MARK, Corner, environ, until
 from warmspare.control import process
-from warmspare.model.facts import Absent, Cause, Known, Outcome, Standing
+from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing
 from warmspare.trials import leftover
 from warmspare.trials.api import StepEvent, Trial, at_place
 from warmspare.trials.run import Run, run
@@ -102,8 +102,40 @@ def test_after_a_lever_every_end_is_an_outcome(corner: Corner, name: str, outcom
 def test_before_a_lever_and_without_a_proof_there_is_no_fact(
     corner: Corner, name: str, cause: Cause, detail: str
 ) -> None:
-    assert tried(name) == Run(Absent(cause=cause, detail=detail), ())
+    assert tried(name) == Run({"tiny": Absent(cause=cause, detail=detail)}, ())
     assert corner.left() == {}
+
+
+@pytest.mark.usefixtures("corner")
+@pytest.mark.parametrize(
+    ("ends", "second", "third"),
+    [
+        ("well", "done", "done"),
+        ("refused", "refused at pull the second", "done"),
+        ("unready", "skipped: not today", "done"),
+        ("skipped", "skipped: not asked for", "done"),
+        ("broken", "crashed: RuntimeError: no such luck", "done"),
+        ("dies", "died at pull the second", "crashed: not reached: died before"),
+        ("dies early", "crashed: died at get ready, before any lever was pulled", "crashed: not reached: died before"),
+        ("hangs", "hung at pull the second", "timeout: not reached: hung before"),
+        ("between", "done", "crashed: RuntimeError: between the parts"),
+        ("refused between", "done", "denied: cuCtxEnablePeerAccess: 217 CUDA_ERROR_PEER_ACCESS_UNSUPPORTED"),
+        ("stops", "done", "crashed: the trial came to its end without trying it"),
+    ],
+)
+def test_each_part_of_a_trial_has_a_reading_of_its_own(ends: str, second: str, third: str) -> None:
+    one = msgspec.structs.replace(trial("has_parts"), deadline_s=1 if ends == "hangs" else 30)
+    ended = run(one, lambda _: None, tiny_trials.Things((ends,)))
+    assert list(ended.readings) == ["tiny", "second", "third"]
+    assert [in_words(reading) for reading in ended.readings.values()] == ["done", second, third]
+    assert ended.left == ()
+
+
+def in_words(reading: Reading[Proof]) -> str:
+    if isinstance(reading, Absent):
+        return f"{reading.cause}: {reading.detail}"
+    outcome = reading.value.outcome
+    return outcome.kind if outcome.step is None else f"{outcome.kind} at {outcome.step}"
 
 
 @pytest.mark.usefixtures("corner")
@@ -193,7 +225,7 @@ def test_a_keeper_that_is_signalled_leaves_nothing(corner: Corner, number: signa
     ended = run(msgspec.structs.replace(trial("hangs"), deadline_s=100), end_the_keeper)
     expected = {signal.SIGKILL: (Cause.CRASHED, "the keeper of the trial died at pull")}
     cause, detail = expected.get(number, (Cause.SKIPPED, "cancelled at pull"))
-    assert ended == Run(Absent(cause=cause, detail=detail), ())
+    assert ended == Run({"tiny": Absent(cause=cause, detail=detail)}, ())
     assert corner.left() == {}
 
 

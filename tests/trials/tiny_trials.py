@@ -269,3 +269,40 @@ class Things(msgspec.Struct, frozen=True):
 def takes(steps: Steps, things: Things) -> Tiny:
     steps("pull", nothing)
     return Tiny(outcome=DONE, seen=things.names)
+
+
+class Second(Proof, frozen=True, kw_only=True):
+    """What the second part of a trial saw."""
+
+
+class Third(Proof, frozen=True, kw_only=True):
+    """What the third part of a trial saw."""
+
+
+@trial(deadline=30, touches="nothing", parts=lambda: (Tiny, Second, Third))
+def has_parts(steps: Steps, things: Things) -> None:
+    """Three parts; the second, or what comes after it, ends as it is told to."""
+    (ends,) = things.names
+
+    def second() -> Second:
+        if ends == "unready":
+            raise NotTried(Cause.SKIPPED, "not today")
+        if ends == "broken":
+            fail()
+        if ends == "dies early":
+            steps.prepare("get ready", die)
+        steps("pull the second", {"dies": die, "hangs": forever}.get(ends, nothing))
+        return Second(outcome=DONE) if ends != "refused" else steps.refused("EBUSY")
+
+    steps.part(Tiny, lambda: Tiny(outcome=DONE, seen=(steps("pull the first", lambda: "seen"),)))
+    if ends == "skipped":
+        steps.skip(Second, Cause.SKIPPED, "not asked for")
+    else:
+        steps.part(Second, second)
+    if ends == "between":
+        message = "between the parts"
+        raise RuntimeError(message)
+    if ends == "refused between":
+        raise LeverRefused(*REFUSED)
+    if ends != "stops":
+        steps.part(Third, lambda: Third(outcome=DONE))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from warmspare.cli.engine_options import WithFlags, asked_engine, engine
 from warmspare.cli.options import reporting, trying
 
 
-@click.command()
+@click.command(cls=WithFlags)
 @trying
+@engine
 @reporting
 def check(  # noqa: PLR0913 # one parameter an option
     tracks: tuple[str, ...],
@@ -31,7 +33,8 @@ def check(  # noqa: PLR0913 # one parameter an option
     from warmspare.trials.given import May  # noqa: PLC0415
 
     targets = Sinks({"json": json_path, "md": md_path})
-    may = May(busy_ok=busy_ok, risk_restore=risk_restore)
+    meant = asked_engine(tracks, extent)
+    may = May(busy_ok=busy_ok, risk_restore=risk_restore, full=extent == "full", engine=meant)
     tried = session.Extent(extent=extent, no_trials=no_trials, may=may)
     survey = session.survey(tracks, tried, redacted=not no_redact, verbose=verbose)
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from warmspare.cli.engine_options import WithFlags, asked_engine, engine
 from warmspare.cli.errors import Refused
 from warmspare.cli.options import trying
 
 
-@click.command()
+@click.command(cls=WithFlags)
 @trying
+@engine
 @click.option("-o", "--output", metavar="FILE", help="Where to write it (- for standard output).")
 @click.option("--schema", is_flag=True, help="Write the JSON Schema of snapshots instead.")
 def snapshot(  # noqa: PLR0913 # one parameter an option
@@ -40,7 +42,8 @@ def snapshot(  # noqa: PLR0913 # one parameter an option
     if schema:
         target.write("snapshot", json.dumps(files.schema(catalogue.facts()), indent=1) + "\n")
         return 0
-    may = May(busy_ok=busy_ok, risk_restore=risk_restore)
+    meant = asked_engine(tracks, extent)
+    may = May(busy_ok=busy_ok, risk_restore=risk_restore, full=extent == "full", engine=meant)
     tried = session.Extent(extent=extent, no_trials=no_trials, may=may)
     survey = session.survey(tracks, tried, redacted=not no_redact, verbose=False)
     try:

@@ -47,7 +47,7 @@ def proven(
     reader = Reader(catalogue.facts())
     if not _lacking(wanted, subjects, state.kept(_redacted(readings), reader, state.folder())):
         return ()
-    trials = tuple(trial for trial in catalogue.trials() if trial.proof in wanted)
+    trials = tuple(trial for trial in catalogue.trials() if not set(wanted).isdisjoint(trial.proofs))
     taken = survey.take(trials, SKIPPED, watcher, May(busy_ok=True))
     remarks = [f"could not be cleared away and was left: {thing}" for thing in taken.left]
     try:

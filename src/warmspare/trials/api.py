@@ -4,6 +4,9 @@ A trial is a function `(steps) -> Proof` marked `@trial(...)`, in a module of th
 child of its own; every lever it pulls is a named step, so that a child that hangs or dies is known to
 have hung or died *there*. One on GPUs is `(steps, given) -> Proof`, where the annotation says what it is
 given (see given.py); the proof's `KIND` says whether it runs once, or once a GPU or an ordered pair.
+
+A trial of several `parts` returns nothing and tells a proof for each with `steps.part`: they share what is dear to
+start, and one that breaks leaves the others theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import msgspec
 
 from warmspare.control.lever import LeverRefused
-from warmspare.model.facts import HOST_KIND, Cause, Fact, Outcome, Proof, fact_name
+from warmspare.model.facts import HOST_KIND, Cause, Fact, Kind, Outcome, Proof, fact_name
 from warmspare.probes.api import marked
 from warmspare.trials import gentle
 
@@ -30,20 +33,25 @@ T = TypeVar("T")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A trial: its function, the proof it yields, its deadline in seconds and what it touches.
+    """A trial: its function, the proofs it yields (one, unless it has parts), its deadline in seconds, what it touches.
 
     `quick` trials run in a bare `check`; the others when their track is named, or with `--full`. One that `restores`
     has the driver restore processes of its own. `given` is what its second parameter takes, if it has one.
     """
 
     name: str
-    function: Callable[..., Proof]
-    proof: type[Proof]
+    function: Callable[..., Proof | None]
+    proofs: tuple[type[Proof], ...]
     deadline_s: float
     touches: str
     quick: bool
     restores: bool = False
     given: type[Any] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What it is run once for: the host, a GPU, an ordered pair."""
+        return self.proofs[0].KIND
 
     @property
     def place(self) -> str:
@@ -77,17 +85,24 @@ class StepEvent(msgspec.Struct, frozen=True, tag="step", kw_only=True):
     took_s: float | None = None
 
 
+class PartEvent(msgspec.Struct, frozen=True, tag="part", kw_only=True):
+    """What follows is about this proof, by its name."""
+
+    fact: str
+
+
 class ProofEvent(msgspec.Struct, frozen=True, tag="proof", kw_only=True):
-    """The trial's own result, as JSON of its proof."""
+    """A result, as JSON of its proof."""
 
     proof: dict[str, Any]
 
 
 class AbsentEvent(msgspec.Struct, frozen=True, tag="absent", kw_only=True):
-    """The instrument failed before any lever was pulled."""
+    """The instrument failed before any lever was pulled. About one proof, by its name, or all that were not told."""
 
     cause: Cause
     detail: str
+    fact: str | None = None
 
 
 class EndEvent(msgspec.Struct, frozen=True, tag="end", kw_only=True):
@@ -98,7 +113,8 @@ class EndEvent(msgspec.Struct, frozen=True, tag="end", kw_only=True):
     left: tuple[str, ...] = ()
 
 
-Event = StepEvent | ProofEvent | AbsentEvent | EndEvent
+Event = StepEvent | PartEvent | ProofEvent | AbsentEvent | EndEvent
+P = TypeVar("P", bound=Proof)
 
 
 class Steps:
@@ -155,6 +171,37 @@ class Steps:
         """The current step's lever said it was done, and it was not."""
         self._fail("wrong", None, detail)
 
+    def part(self, proof: type[P], action: Callable[[], P]) -> P | None:
+        """Try one part of a trial, and tell its proof; the proof if its levers were done, else None."""
+        self._tell(PartEvent(fact=fact_name(proof)))
+        told, event = self.tried(proof, action)
+        self.pulled = self.in_lever = False
+        self._tell(event)
+        return told if told is not None and told.outcome.kind == "done" else None
+
+    def skip(self, proof: type[Proof], cause: Cause, detail: str) -> None:
+        """Say why a part is not tried."""
+        self._tell(AbsentEvent(cause=cause, detail=detail[:300], fact=fact_name(proof)))
+
+    def tried(self, proof: type[P], action: Callable[[], P | None]) -> tuple[P | None, ProofEvent | AbsentEvent]:
+        """Try it: what became of it, and how that is told. No levers were pulled for it yet."""
+        self.pulled = self.in_lever = False
+        try:
+            found = action()
+        except LeverFailed as failed:
+            found = proof(outcome=failed.outcome)
+        except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
+            # What a driver refuses between two levers is still a consequence of the first; our own exception is not.
+            if not (self.in_lever or (self.pulled and isinstance(error, LeverRefused))):
+                known = isinstance(error, NotTried | LeverRefused)
+                detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
+                return None, AbsentEvent(cause=_cause(error), detail=detail, fact=fact_name(proof))
+            found = proof(outcome=self.broke(error))
+        if found is None:
+            why = "the trial came to its end without trying it"
+            return None, AbsentEvent(cause=Cause.CRASHED, detail=why)
+        return found, ProofEvent(proof=msgspec.to_builtins(found))
+
     def broke(self, error: Exception) -> Outcome:
         """An exception inside a lever: its outcome. One of our own between levers is an absence instead."""
         if isinstance(error, LeverRefused):
@@ -167,13 +214,28 @@ class Steps:
         raise LeverFailed(Outcome(kind=kind, step=self.current, code=code, detail=detail))
 
 
+def _cause(error: Exception) -> Cause:
+    """Why a trial did not come to its first lever: it says so, a driver would not let it, or it has a fault."""
+    if isinstance(error, NotTried):
+        return error.cause
+    return Cause.DENIED if isinstance(error, LeverRefused) else Cause.CRASHED
+
+
 def trial(
-    *, deadline: float, touches: str, quick: bool = False, restores: bool = False
+    *,
+    deadline: float,
+    touches: str,
+    quick: bool = False,
+    restores: bool = False,
+    parts: Callable[[], tuple[type[Proof], ...]] | None = None,
 ) -> Callable[[Callable[A, T]], Callable[A, T]]:
-    """Mark a function as a trial: `deadline` in seconds, `touches` as the user is told beforehand."""
+    """Mark a function as a trial: `deadline` in seconds, `touches` as the user is told beforehand.
+
+    `parts` gives the proofs of one that has several; its function then returns nothing.
+    """
 
     def mark(function: Callable[A, T]) -> Callable[A, T]:
-        function.__dict__["is_trial"] = (deadline, touches, quick, restores)
+        function.__dict__["is_trial"] = (deadline, touches, quick, restores, parts)
         return function
 
     return mark
@@ -197,16 +259,19 @@ def at_place(place: str) -> Trial:
 
 def _trial(function: Callable[..., Any]) -> Trial:
     hints = typing.get_type_hints(function)
-    proof = hints.pop("return")
-    if not (isinstance(proof, type) and issubclass(proof, Proof)):
-        message = f"trial {function.__name__} returns no proof"
+    returned = hints.pop("return")
+    deadline_s, touches, quick, restores, parts = function.__dict__["is_trial"]
+    yielded = (returned,) if parts is None else parts()
+    kinds = {proof.KIND for proof in yielded if isinstance(proof, type) and issubclass(proof, Proof)}
+    if len(kinds) != 1 or not all(isinstance(one, type) and issubclass(one, Proof) for one in yielded):
+        message = f"trial {function.__name__} yields no proof, or proofs about different things"
         raise TypeError(message)
     _, given = (*hints.values(), None)[:2]
-    if proof.KIND != HOST_KIND and given is None:
-        message = f"trial {function.__name__} is about a {proof.KIND.name} and takes none"
+    (kind,) = kinds
+    if kind != HOST_KIND and given is None:
+        message = f"trial {function.__name__} is about a {kind.name} and takes none"
         raise TypeError(message)
-    deadline_s, touches, quick, restores = function.__dict__["is_trial"]
-    return Trial(function.__name__, function, proof, deadline_s, touches, quick, restores, given)
+    return Trial(function.__name__, function, yielded, deadline_s, touches, quick, restores, given)
 
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:

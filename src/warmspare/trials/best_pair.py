@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from warmspare.model.facts import Cause, Known, Proof, Readings
 from warmspare.probes import gpus
 from warmspare.trials.api import NotTried
-from warmspare.trials.given import Pair
+from warmspare.trials.given import May, Pair
 from warmspare.trials.peer_copy import PeerCopy, proven
 
 
@@ -17,7 +17,7 @@ class BestPair(Pair, frozen=True, kw_only=True):
     RESTS_ON: ClassVar[tuple[type[Proof], ...]] = (PeerCopy,)
 
     @classmethod
-    def of(cls, readings: Readings, _subject: str) -> Self:
+    def of(cls, readings: Readings, _subject: str, _may: May | None = None) -> Self:
         """Of the pairs that copy both ways, the fastest direction.
 
         Raises:

@@ -19,16 +19,12 @@ from typing import Any
 import msgspec
 
 from warmspare.control import process
-from warmspare.control.lever import LeverRefused
-from warmspare.model.facts import Cause
 from warmspare.trials import leftover
 from warmspare.trials.api import (
     AbsentEvent,
     EndEvent,
     Event,
-    LeverFailed,
     NotTried,
-    ProofEvent,
     Steps,
     Trial,
     at_place,
@@ -91,31 +87,11 @@ def _start(trial: Trial, about: tuple[object, ...], folder: Path) -> tuple[int, 
 def _body(trial: Trial, about: tuple[object, ...], steps: Steps, told: int) -> None:
     """The child itself: the trial, and its result as the last event."""
     try:
-        _tell(told, _result(trial, about, steps))
+        _, event = steps.tried(trial.proofs[0], lambda: trial.function(steps, *about))
+        # What happens outside of every part is about all that were not told.
+        _tell(told, msgspec.structs.replace(event, fact=None) if isinstance(event, AbsentEvent) else event)
     finally:
         os._exit(0)
-
-
-def _result(trial: Trial, about: tuple[object, ...], steps: Steps) -> Event:
-    try:
-        proof = trial.function(steps, *about)
-    except LeverFailed as failed:
-        proof = trial.proof(outcome=failed.outcome)
-    except Exception as error:  # noqa: BLE001 # told under its name, as an outcome inside a lever
-        # What a driver refuses between two levers is still a consequence of the first; our own exception is not.
-        if not (steps.in_lever or (steps.pulled and isinstance(error, LeverRefused))):
-            known = isinstance(error, NotTried | LeverRefused)
-            detail = str(error)[:300] if known else f"{type(error).__name__}: {error}"[:300]
-            return AbsentEvent(cause=_cause(error), detail=detail)
-        proof = trial.proof(outcome=steps.broke(error))
-    return ProofEvent(proof=msgspec.to_builtins(proof))
-
-
-def _cause(error: Exception) -> Cause:
-    """Why a trial did not come to its first lever: it says so, a driver would not let it, or it has a fault."""
-    if isinstance(error, NotTried):
-        return error.cause
-    return Cause.DENIED if isinstance(error, LeverRefused) else Cause.CRASHED
 
 
 def _watch(body: int, events: int, stops: tuple[int, int], reports: int, deadline_s: float) -> EndEvent:

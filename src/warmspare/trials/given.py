@@ -6,7 +6,7 @@ trial's child, and says so by NotTried where the trial cannot or should not be r
 
 from __future__ import annotations
 
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -50,7 +50,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
         return round(self.nvlink_gb_per_s * min(1.0, nvlinks / (self.nvlinks_up or nvlinks)), 3)
 
     @classmethod
-    def of(cls, readings: Readings, subject: str) -> Self:
+    def of(cls, readings: Readings, subject: str, _may: May | None = None) -> Self:
         """The GPU that is the subject."""
         gpu = gpus.gpu_of(readings, subject)
         link, up = _value(readings.get(PcieLink, subject)), _value(readings.get(NvLinksUp, subject))
@@ -95,7 +95,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         return min(limits) if len(limits) == len(self.gpus) else None
 
     @classmethod
-    def of(cls, readings: Readings, subject: str) -> Self:
+    def of(cls, readings: Readings, subject: str, _may: May | None = None) -> Self:
         """The pair that is the subject."""
         source, target = (Gpu.of(readings, name) for name in subject.split("→"))
         way = _value(readings.get(PairTopology, subject))
@@ -108,7 +108,7 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[Gpu, ...]
 
     @classmethod
-    def of(cls, readings: Readings, _subject: str) -> Self:
+    def of(cls, readings: Readings, _subject: str, _may: May | None = None) -> Self:
         """All that are there.
 
         Raises:
@@ -124,7 +124,7 @@ class Peers(Gpus, frozen=True, kw_only=True):
     """All GPUs of a host that has several."""
 
     @classmethod
-    def of(cls, readings: Readings, _subject: str) -> Self:
+    def of(cls, readings: Readings, _subject: str, _may: May | None = None) -> Self:
         """All that are there.
 
         Raises:
@@ -144,15 +144,29 @@ class Given(Protocol):
         """The GPUs that the trial uses."""
 
     @classmethod
-    def of(cls, readings: Readings, subject: str) -> Self:
-        """Made of the readings so far; NotTried says why it cannot be."""
+    def of(cls, readings: Readings, subject: str, may: May | None = None) -> Self:
+        """Made of the readings so far and of what the user lets it do; NotTried says why it cannot be."""
+
+
+class EngineAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine that the user means: a model and flags of vLLM's, the level to sleep at; or one that serves at `url`.
+
+    `flags` are None where none were named.
+    """
+
+    model: str | None = None
+    flags: tuple[str, ...] | None = None
+    level: Literal[1, 2] = 1
+    url: str | None = None
 
 
 class May(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user lets trials do: use GPUs that are in use, and restore processes whatever the driver."""
+    """What the user lets trials do: use GPUs that are in use, restore processes whatever the driver, take long."""
 
     busy_ok: bool = False
     risk_restore: bool = False
+    full: bool = False
+    engine: EngineAsk = EngineAsk()
 
 
 def in_the_way(readings: Readings, given: Given, may: May) -> str | None:

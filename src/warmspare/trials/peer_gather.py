@@ -13,7 +13,7 @@ from warmspare.model.facts import Cause, Count, GbPerS, Kind, Outcome, Proof, Re
 from warmspare.probes import gpus
 from warmspare.trials import bandwidth
 from warmspare.trials.api import NotTried, Steps, trial
-from warmspare.trials.given import Gpu
+from warmspare.trials.given import Gpu, May
 from warmspare.trials.on_gpu import shown
 from warmspare.trials.peer_copy import BLIND, PeerCopy, proven
 from warmspare.trials.peer_speed import LEAST
@@ -45,7 +45,7 @@ class Hub(msgspec.Struct, frozen=True, kw_only=True):
         return (self.target, *self.peers)
 
     @classmethod
-    def of(cls, readings: Readings, subject: str) -> Self:
+    def of(cls, readings: Readings, subject: str, _may: May | None = None) -> Self:
         """The GPU that is the subject, with its peers.
 
         Raises:

@@ -17,9 +17,9 @@ import msgspec
 
 import warmspare
 from warmspare.control import process
-from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing
+from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing, fact_name
 from warmspare.trials import child, gentle, leftover
-from warmspare.trials.api import AbsentEvent, EndEvent, Event, ProofEvent, StepEvent, Trial
+from warmspare.trials.api import AbsentEvent, EndEvent, Event, PartEvent, ProofEvent, StepEvent, Trial
 
 _START: Final = (
     "import sys; order, held, told, root = sys.argv[1:]; sys.path.append(root); import msgspec;"
@@ -31,10 +31,15 @@ GRACE_S: Final = 5.0
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A trial's reading, and what could not be cleared away after it."""
+    """A trial's readings by the names of its proofs, and what could not be cleared away after it."""
 
-    reading: Reading[Proof]
+    readings: dict[str, Reading[Proof]]
     left: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> Reading[Proof]:
+        """The one reading of a trial without parts; else that of its first part."""
+        return next(iter(self.readings.values()))
 
 
 def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = None) -> Run:
@@ -56,7 +61,7 @@ def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = Non
         for thing in _left(story, token):
             stop.add_note(thing)
         raise
-    return Run(story.reading(), _left(story, token))
+    return Run(story.readings(), _left(story, token))
 
 
 def _left(story: _Story, token: str) -> tuple[str, ...]:
@@ -132,8 +137,11 @@ class _Story:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.step: StepEvent | None = None
-        self.result: Proof | Absent | None = None
         self.end: EndEvent | None = None
+        self._told: dict[str, Proof | Absent] = {}
+        self._proofs = {fact_name(proof): proof for proof in trial.proofs}
+        self._part = next(iter(self._proofs)) if len(self._proofs) == 1 else None
+        self._all: Absent | None = None
 
     def add(self, event: Event) -> None:
         match event:
@@ -141,38 +149,68 @@ class _Story:
                 # Once a lever was pulled, what happens between two steps is still its consequence.
                 if lever or not (self.step and self.step.lever):
                     self.step = event
-            case ProofEvent(proof=proof):
+            case PartEvent(fact=fact) if fact in self._proofs:
+                self._part, self.step = fact, None
+            case ProofEvent(proof=proof) if self._part:
                 try:
-                    self.result = msgspec.convert(proof, self.trial.proof)
+                    self._told[self._part] = msgspec.convert(proof, self._proofs[self._part])
                 except msgspec.ValidationError as error:
-                    self.result = Absent(cause=Cause.INVALID, detail=f"not a proof: {error}")
-            case AbsentEvent(cause=cause, detail=detail):
-                self.result = Absent(cause=cause, detail=detail)
+                    self._told[self._part] = Absent(cause=Cause.INVALID, detail=f"not a proof: {error}")
+                self._over()
+            case AbsentEvent(cause=cause, detail=detail, fact=fact):
+                absent = Absent(cause=cause, detail=detail)
+                name = fact or (self._part if len(self._proofs) == 1 else None)
+                if name is None:
+                    self._all = absent
+                elif name in self._proofs:
+                    self._told[name] = absent
+                    self._over()
             case EndEvent():
                 self.end = event
 
-    def reading(self) -> Reading[Proof]:
-        """The reading: a lever that hung or killed the child is an outcome; before any lever, an absence."""
-        if isinstance(self.result, Proof):
-            return self._known(self.result)
+    def _over(self) -> None:
+        """What follows is about no part, until the next one begins."""
+        if len(self._proofs) > 1:
+            self._part, self.step = None, None
+
+    def readings(self) -> dict[str, Reading[Proof]]:
+        """Every proof's reading, by its name."""
+        return {name: self._reading(name, proof) for name, proof in self._proofs.items()}
+
+    def _reading(self, name: str, proof: type[Proof]) -> Reading[Proof]:
+        told = self._told.get(name)
+        if isinstance(told, Proof):
+            return self._known(told)
+        if told is not None:
+            return told
+        if name != self._part and self._all is not None:
+            return self._all
+        how = self._how()
+        if isinstance(how, Absent):
+            return how if name == self._part else _not_reached(how)
+        outcome, cause = how
+        if name == self._part and self.step and self.step.lever:
+            return self._known(proof(outcome=outcome))
+        absent = Absent(cause=cause, detail=f"{outcome.kind} at {outcome.step}, before any lever was pulled")
+        return absent if name == self._part else _not_reached(Absent(cause=cause, detail=f"{outcome.kind} before"))
+
+    def _how(self) -> Absent | tuple[Outcome, Cause]:
+        """How it ended where nothing was told: a hang or a death, or an end from outside."""
         step = self.step.name if self.step else "the start"
-        lever = bool(self.step and self.step.lever)
-        if isinstance(self.result, Absent):
-            return self.result
         match self.end:
             case None:
                 return Absent(cause=Cause.CRASHED, detail=f"the keeper of the trial died at {step}")
             case EndEvent(how="cancelled"):
                 return Absent(cause=Cause.SKIPPED, detail=f"cancelled at {step}")
             case EndEvent(how="deadline"):
-                outcome = Outcome(kind="hung", step=step, detail=f"no end within {self.trial.deadline_s:g} s")
-                cause = Cause.TIMEOUT
+                detail = f"no end within {self.trial.deadline_s:g} s"
+                return Outcome(kind="hung", step=step, detail=detail), Cause.TIMEOUT
             case EndEvent(how=how, code=code):
-                outcome = Outcome(kind="died", step=step, code=f"{how} {code}")
-                cause = Cause.CRASHED
-        if lever:
-            return self._known(self.trial.proof(outcome=outcome))
-        return Absent(cause=cause, detail=f"{outcome.kind} at {step}, before any lever was pulled")
+                return Outcome(kind="died", step=step, code=f"{how} {code}"), Cause.CRASHED
 
     def _known(self, proof: Proof) -> Known[Proof]:
         return Known(value=proof, standing=Standing.TRIED, at=datetime.now(UTC))
+
+
+def _not_reached(why: Absent) -> Absent:
+    return msgspec.structs.replace(why, detail=f"not reached: {why.detail}")

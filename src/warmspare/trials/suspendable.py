@@ -10,7 +10,7 @@ from warmspare.model.facts import Cause, Known, Proof, Readings
 from warmspare.probes import gpus
 from warmspare.probes.gpu import GpuIdentity
 from warmspare.trials.api import NotTried
-from warmspare.trials.given import Gpu
+from warmspare.trials.given import Gpu, May
 from warmspare.trials.gpu_suspend import GpuSuspend
 
 
@@ -20,7 +20,7 @@ class Suspendable(Gpu, frozen=True, kw_only=True):
     RESTS_ON: ClassVar[tuple[type[Proof], ...]] = (GpuSuspend,)
 
     @classmethod
-    def of(cls, readings: Readings, _subject: str) -> Self:
+    def of(cls, readings: Readings, _subject: str, _may: May | None = None) -> Self:
         """The first of them.
 
         Raises:
@@ -53,7 +53,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
         return {gpu: swapped.get(gpu, gpu) for gpu in self.all_ids}
 
     @classmethod
-    def of(cls, readings: Readings, _subject: str) -> Self:
+    def of(cls, readings: Readings, _subject: str, _may: May | None = None) -> Self:
         """The first two of one kind on which a process survived.
 
         Raises:

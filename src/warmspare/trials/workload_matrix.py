@@ -13,7 +13,7 @@ from warmspare.probes.mps import Mps
 from warmspare.trials import workload_cycle
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
-from warmspare.trials.given import Gpus
+from warmspare.trials.given import Gpus, May
 from warmspare.trials.gpu_move import GpuMove
 from warmspare.trials.workload_cells import Fate, MatrixCell
 from warmspare.trials.workload_cycle import BLIND, NO_TIME, About
@@ -50,7 +50,7 @@ class AllGpus(Gpus, frozen=True, kw_only=True):
     kinds: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, readings: Readings, subject: str) -> Self:
+    def of(cls, readings: Readings, subject: str, _may: May | None = None) -> Self:
         """All that are there.
 
         Raises:
