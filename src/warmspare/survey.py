@@ -30,7 +30,8 @@ from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
 from warmspare.trials import leftover
 from warmspare.trials.api import NotTried, StepEvent, Trial
-from warmspare.trials.engine_plan import EnginePlan, planned
+from warmspare.trials.engine_given import planned
+from warmspare.trials.engine_plan import EnginePlan
 from warmspare.trials.given import May, in_the_way, too_risky
 from warmspare.trials.run import run
 from warmspare.trials.speed import NativeRun

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePath
 from typing import Final, Self
 
 import msgspec
 
-from warmspare.control import engine_python
+from warmspare.host.experiments import _python as engine_python
+from warmspare.model import engine_flags
 from warmspare.model.facts import Cause, Known, Readings
 from warmspare.probes import gpus
 from warmspare.probes.gpu import GpuMemory
 from warmspare.probes.platform import Platform
 from warmspare.probes.software import PythonPackages
 from warmspare.trials.api import NotTried
+from warmspare.trials.engine_plan import EnginePlan
 from warmspare.trials.given import EngineAsk, Gpu, May, in_the_way
 
 NO_VLLM: Final = "vLLM is not installed in the engine's Python; --vllm PYTHON names another"
@@ -72,6 +75,16 @@ class EngineHost(msgspec.Struct, frozen=True, kw_only=True):
     def leaves_busy_ones_alone(self) -> bool:
         """Whether a GPU that somebody is at work on is in the way: an engine that serves is itself at work."""
         return self.ask.url is None
+
+
+def planned(ask: EngineAsk) -> EnginePlan:
+    """What the user means to run, as a fact: the model by the last part of its path."""
+    return EnginePlan(
+        given=ask != EngineAsk(),
+        model=PurePath(ask.model).name if ask.model else None,
+        flags=engine_flags.parse(ask.flags or ()),
+        level=ask.level,
+    )
 
 
 def _free(readings: Readings, found: tuple[Gpu, ...], may: May) -> tuple[Gpu, ...]:
