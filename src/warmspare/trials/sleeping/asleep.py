@@ -34,25 +34,30 @@ class RequestAsleep(Proof, frozen=True, kw_only=True):
 
 
 def request_asleep(bench: Bench) -> RequestAsleep:
+    """What becomes of a request while the engine sleeps; it is left serving, or lost."""
+    with left_serving(bench):
+        return sent_asleep(bench)
+
+
+def sent_asleep(bench: Bench) -> RequestAsleep:
     """Sleep → a request, which must be refused or stay open → wake → its answer → another request."""
     steps, engine = bench.steps, bench.engine
-    with left_serving(bench):
-        steps("sleep", engine.sleep, 1, within_s=ORDER_S)
-        asked = Asked(bench, LISTEN_S + ORDER_S + ANSWER_S)
-        early = steps("send a request to it asleep", asked.answer, LISTEN_S)
-        if isinstance(early, EngineFailed):
-            return _refused(bench, early)
-        if early is not None:
-            steps.wrong("it answered a request while it was asleep")
-        told = time.monotonic()
-        try:
-            steps("wake", engine.wake, within_s=ORDER_S)
-        except EngineFailed as failed:
-            if why := not_serving(bench):
-                return _fatal(bench, failed, why)
-            raise
-        answer = steps("wait for its answer", asked.answer, ANSWER_S)
-        return _answered(bench, answer, round(time.monotonic() - told, 4))
+    steps("sleep", engine.sleep, 1, within_s=ORDER_S)
+    asked = Asked(bench, LISTEN_S + ORDER_S + ANSWER_S)
+    early = steps("send a request to it asleep", asked.answer, LISTEN_S)
+    if isinstance(early, EngineFailed):
+        return _refused(bench, early)
+    if early is not None:
+        steps.wrong("it answered a request while it was asleep")
+    told = time.monotonic()
+    try:
+        steps("wake", engine.wake, within_s=ORDER_S)
+    except EngineFailed as failed:
+        if why := not_serving(bench):
+            return _fatal(bench, failed, why)
+        raise
+    answer = steps("wait for its answer", asked.answer, ANSWER_S)
+    return _answered(bench, answer, round(time.monotonic() - told, 4))
 
 
 def _refused(bench: Bench, failed: EngineFailed) -> RequestAsleep:
