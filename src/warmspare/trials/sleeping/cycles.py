@@ -15,11 +15,12 @@ Mib = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 class SleepCycles(Proof, frozen=True, kw_only=True):
     """Level 1, `cycles` times. `done` where each freed memory, the engine came back, and its answers were the same.
 
-    `first_*` are the first cycle's times, which also get the host's memory; `sleep_s` and `wake_s` medians of the others.
-    `mib_*` are of all its GPUs together: before the engine (None if it was found), awake, in the last sleep and awake
-    after it; `mib_freed` is the least that a sleep gave back. `residue_mib` is what it keeps asleep, `residue_growth_mib`
-    how much more that was in the last sleep than in the first. `host_mib_taken` is what the first sleep took of the
-    host. `logprobs_within` is the largest difference of all answers; `first_token_after_wake_s` a median.
+    `first_*` are the first cycle's times, which also gets the host's memory; `sleep_s` and `wake_s` medians of the
+    others. `mib_*` are of all its GPUs together: before the engine (None if it was found), awake, in the last sleep and
+    awake after it; `mib_freed` is the least that a sleep gave back. `residue_mib` is what it keeps asleep,
+    `residue_growth_mib` how much more that was in the last sleep than in the first. `host_mib_taken` is what the first
+    sleep took of the host. `logprobs_within` is the largest difference of all answers; `first_token_after_wake_s` a
+    median.
     """
 
     cycles: Count | None = None

@@ -10,7 +10,7 @@ class EngineStart(Proof, frozen=True, kw_only=True):
 
     `model` is `made small` (or another shape) for one made on the spot, else a name. `found`: it was there already, at
     the user's URL, and `cold_start_s` is not known. `cold_start_s` is from its start to its first token, `ready_s` to
-    the first 200 of /health; `first_token_warm_s` is the median of an engine warm. `mib_*` are of all its GPUs together.
+    the first 200 of /health; `first_token_warm_s` is the median of an engine warm. `mib_*` are of all its GPUs, summed.
     """
 
     vllm: Text | None = None
