@@ -8,8 +8,9 @@ from typing import Final, Literal
 
 from warmspare.control.vllm import Completion, EngineFailed
 from warmspare.model.facts import Count, Outcome, Proof, Seconds
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, Asked, judged, left_serving, not_serving
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import REQUESTS, Part
+from warmspare.trials.sleeping.serving import Asked, judged, left_serving
 
 LISTEN_S: Final = 2.0
 """How long the engine is given to refuse a request, or to die of it, before it is woken."""
@@ -53,7 +54,7 @@ def sent_asleep(bench: Bench) -> RequestAsleep:
     try:
         steps("wake", engine.wake, within_s=ORDER_S)
     except EngineFailed as failed:
-        if why := not_serving(bench):
+        if why := bench.awake():
             return _fatal(bench, failed, why)
         raise
     answer = steps("wait for its answer", asked.answer, ANSWER_S)
@@ -62,7 +63,7 @@ def sent_asleep(bench: Bench) -> RequestAsleep:
 
 def _refused(bench: Bench, failed: EngineFailed) -> RequestAsleep:
     """A refusal is one only if the engine lives; a status may also be the last that it says."""
-    if why := not_serving(bench):
+    if why := bench.awake():
         return _fatal(bench, failed, why)
     broke = failed.status is None
     return RequestAsleep(
@@ -75,7 +76,7 @@ def _refused(bench: Bench, failed: EngineFailed) -> RequestAsleep:
 
 def _answered(bench: Bench, answer: Completion | EngineFailed | None, waited_s: float) -> RequestAsleep:
     """What came after the wake: tokens, a refusal, or nothing; and whether the engine serves."""
-    why = not_serving(bench)
+    why = bench.awake()
     if isinstance(answer, EngineFailed):
         if why:
             return _fatal(bench, answer, why)
@@ -87,7 +88,9 @@ def _answered(bench: Bench, answer: Completion | EngineFailed | None, waited_s: 
         return RequestAsleep(outcome=outcome, end="fatal" if why else "lost", serves_after=not why)
     right = bench.is_right(answer)
     return RequestAsleep(
-        outcome=judged(bench, (not right, "it was answered other tokens than one to an engine awake"), (bool(why), str(why))),
+        outcome=judged(
+            bench, (not right, "it was answered other tokens than one to an engine awake"), (bool(why), str(why))
+        ),
         end="served",
         status=HTTPStatus.OK.value,
         waited_s=waited_s,
@@ -100,3 +103,6 @@ def _fatal(bench: Bench, failed: EngineFailed, why: str) -> RequestAsleep:
     """The engine did not survive it: what it said last, and why it does not serve."""
     outcome = Outcome(kind="died", step=bench.steps.current, code=failed.code, detail=f"{failed}; {why}"[:300])
     return RequestAsleep(outcome=outcome, end="fatal", status=failed.status, serves_after=False)
+
+
+PARTS = (Part(RequestAsleep, request_asleep, REQUESTS),)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from warmspare.model.facts import Count, Outcome, Proof, Text
-from warmspare.trials.sleeping.bench import Bench
+from warmspare.trials.sleeping.bench import ORDER_S, Bench
 from warmspare.trials.sleeping.level_2 import woken_from_level_2
-from warmspare.trials.sleeping.serving import ORDER_S, WORD_S, left_serving
+from warmspare.trials.sleeping.parts import LEVEL_2, Part
+from warmspare.trials.sleeping.serving import WORD_S, left_serving
 
 State = Literal["awake", "asleep", "partly", "level_2"]
 
@@ -58,3 +61,6 @@ def _told(bench: Bench, state: State) -> dict[str, int | bool | str | None]:
         f"is_sleeping_{state}": steps(f"{state}: ask /is_sleeping", engine.is_sleeping, WORD_S),
         f"metric_{state}": steps(f"{state}: ask its metrics", engine.sleep_state),
     }
+
+
+PARTS = (Part(SleepHonesty, sleep_honesty, LEVEL_2),)

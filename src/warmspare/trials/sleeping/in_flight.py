@@ -10,8 +10,9 @@ import msgspec
 from warmspare.control.vllm import EngineFailed
 from warmspare.control.vllm_stream import Stream
 from warmspare.model.facts import Count, Proof, Seconds, Text
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, judged, left_serving, not_serving
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import REQUESTS, Part
+from warmspare.trials.sleeping.serving import judged, left_serving
 from warmspare.trials.sleeping.spots import is_right_as_far
 
 LONG: Final = 384
@@ -58,7 +59,7 @@ class RequestInFlight(Proof, frozen=True, kw_only=True):
 
 
 def request_in_flight(bench: Bench) -> RequestInFlight:
-    """For each way: a long stream → a few tokens → sleep → how it ends → wake → how it goes on → the tokens, looked at."""
+    """For each way: a long stream → a few tokens → sleep → how it ends → wake → how it goes on → its tokens."""
     with left_serving(bench):
         whole = bench.steps.prepare("ask for a long answer awake", bench.fresh, bench.prompt, LONG, ANSWER_S).tokens
         ways: dict[Mode, Way] = {}
@@ -89,7 +90,7 @@ def _way(bench: Bench, mode: Mode, whole: tuple[int, ...]) -> Way:
         except EngineFailed as failed:
             if failed.status is None:
                 raise
-            return Way(status=failed.status, alive=not not_serving(bench))
+            return Way(status=failed.status, alive=not bench.awake())
         sleep_s = round(time.monotonic() - told, 4)
         reason = steps(f"{mode}: see how the stream ends", stream.ended, GRACE_S)
         ended_asleep = reason is not None
@@ -98,7 +99,7 @@ def _way(bench: Bench, mode: Mode, whole: tuple[int, ...]) -> Way:
             reason = steps(f"{mode}: see how the stream goes on", stream.ended, ANSWER_S)
         got = stream.tokens
     ended = _ended(reason, len(got), asleep=ended_asleep)
-    alive = not not_serving(bench)
+    alive = not bench.awake()
     return Way(
         ended=ended,
         finish_reason=None if ended in ("broken", "lost") else reason,
@@ -125,3 +126,6 @@ def _ended(reason: str | None, tokens: int, *, asleep: bool) -> Ended:
     if tokens < LONG:
         return "cut"
     return "finished" if asleep else "resumed"
+
+
+PARTS = (Part(RequestInFlight, request_in_flight, REQUESTS),)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from warmspare.model.facts import Count, Proof, Seconds
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, judged, left_serving
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import LEVEL_2, Part
+from warmspare.trials.sleeping.serving import judged, left_serving
 
 
 class SleepLevel2(Proof, frozen=True, kw_only=True):
@@ -74,3 +75,6 @@ def _without_reload(bench: Bench) -> tuple[bool, bool]:
     garbage = not bench.is_right(steps("ask it without a reload", bench.answer, ANSWER_S))
     steps("reload the weights after all", engine.reload_weights, within_s=ORDER_S)
     return garbage, bench.is_right(steps("ask it after all", bench.answer, ANSWER_S))
+
+
+PARTS = (Part(SleepLevel2, sleep_level_2, LEVEL_2),)

@@ -15,8 +15,9 @@ from warmspare.trials import on_gpu
 from warmspare.trials.api import NotTried
 from warmspare.trials.free_memory import free_by_nvml
 from warmspare.trials.given import Gpu
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, WORD_S, judged, left_serving
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import LAST, Part
+from warmspare.trials.sleeping.serving import WORD_S, judged, left_serving
 
 LEFT: Final = 4
 """Of what the engine gave back, this part of it is left free: some of a wake goes well, as it does in an accident."""
@@ -159,5 +160,10 @@ def _outcome(bench: Bench, first: Woken, then: Then) -> Outcome:
         detail = f"a wake without room had no answer: {first.said}"[:300]
         return Outcome(kind="died" if then == "dead" else "hung", step="wake without room", detail=detail)
     if first.status == HTTPStatus.OK:
-        return Outcome(kind="wrong", step="wake without room", detail=f"it said that it woke, without room; then: {then}")
+        return Outcome(
+            kind="wrong", step="wake without room", detail=f"it said that it woke, without room; then: {then}"
+        )
     return judged(bench, (then != "recovers", f"given its memory back and woken again: {then}"))
+
+
+PARTS = (Part(WakeWithoutRoom, wake_without_room, LAST, needs_full=True, fatal_ok=True),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterable
 from typing import Any, Final
@@ -11,8 +12,9 @@ import msgspec
 from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.asleep import End, sent_asleep
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, WORD_S
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
+from warmspare.trials.sleeping.serving import WORD_S
 
 GPUS: Final = 2
 CYCLES: Final = 4
@@ -71,12 +73,20 @@ class SleepTensorParallel(Proof, frozen=True, kw_only=True):
 
 def sleep_data_parallel(bench: Bench) -> SleepDataParallel:
     """Cycles of an engine with two replicas."""
-    return msgspec.convert(_cycled(bench), SleepDataParallel)
+    return msgspec.convert(_on_two(bench, "--data-parallel-size"), SleepDataParallel)
 
 
 def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
     """Cycles of an engine on two GPUs."""
-    return msgspec.convert(_cycled(bench), SleepTensorParallel)
+    return msgspec.convert(_on_two(bench, "--tensor-parallel-size"), SleepTensorParallel)
+
+
+def _on_two(bench: Bench, flag: str) -> dict[str, Any]:
+    if len(bench.host.gpus) < GPUS:
+        raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
+    opened = bench.another((flag, str(GPUS)), bench.host.gpus[:GPUS])
+    with contextlib.ExitStack() as stack:
+        return _cycled(bench.steps("start an engine on two GPUs", stack.enter_context, opened))
 
 
 def _cycled(bench: Bench) -> dict[str, Any]:
@@ -109,7 +119,6 @@ def _cycled(bench: Bench) -> dict[str, Any]:
     if problem := _problem(shares, found):
         return {**found, "outcome": Outcome(kind="wrong", step=steps.current, detail=problem)}
     asked = sent_asleep(bench)
-    right = right and asked.tokens_equal is not False and _all_right(bench)
     return {**found, "outcome": asked.outcome, "request_asleep": asked.end}
 
 
@@ -124,3 +133,9 @@ def _problem(shares: Iterable[Share], found: dict[str, Any]) -> str | None:
         if KEPT * kept >= held:
             return f"asleep it kept {kept} of {held} MiB of {share.subject}"
     return None if found["tokens_equal"] else "other tokens came after a wake"
+
+
+PARTS = (
+    Part(SleepDataParallel, sleep_data_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
+    Part(SleepTensorParallel, sleep_tensor_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
+)

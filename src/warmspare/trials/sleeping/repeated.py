@@ -9,8 +9,9 @@ import msgspec
 
 from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Count, Outcome, Proof
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, WORD_S, judged, left_serving, not_serving
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import LEVEL_2, Part
+from warmspare.trials.sleeping.serving import WORD_S, left_serving
 
 NO_TAG: Final = "warmspare-has-no-such-tag"
 NO_LEVEL: Final = 7
@@ -50,7 +51,7 @@ def sleep_repeated(bench: Bench) -> SleepRepeated:
     with left_serving(bench):
         for order in (_sleep_twice, _wake_twice, _wake_by_a_bad_tag, _sleep_at_a_bad_level):
             found |= order(bench)
-            why = not_serving(bench)
+            why = bench.awake()
             found["serves_after"] = why is None
             if why:
                 fatal = "fatal" in found.values()
@@ -107,3 +108,6 @@ def _answer(bench: Bench, order: Callable[[], int]) -> Answer:
         if failed.status is not None and not bench.has_ended():
             return failed.status
         return "hung" if failed.how == "hung" else "fatal"
+
+
+PARTS = (Part(SleepRepeated, sleep_repeated, LEVEL_2, fatal_ok=True),)

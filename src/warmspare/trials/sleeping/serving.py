@@ -11,12 +11,8 @@ from warmspare.control.vllm import Completion, EngineFailed
 from warmspare.model.facts import Outcome
 from warmspare.trials.sleeping.bench import Bench
 
-ANSWER_S: Final = 60.0
-"""How long an engine that is awake may take to answer: some compile again after a wake."""
-ORDER_S: Final = 120.0
-"""How long it may take to sleep or to wake: 1.7 s for 16 GiB on an H100, and 20 GiB/s is not had everywhere."""
 WORD_S: Final = 5.0
-"""How long it may take to say how it is."""
+"""How long an engine may take to say how it is."""
 
 
 class Asked:
@@ -38,35 +34,14 @@ class Asked:
             return None if failed.how == "hung" else failed
 
 
-def not_serving(bench: Bench) -> str | None:
-    """Why the engine does not serve, or None; one that says that it sleeps is woken first."""
-    if bench.has_ended():
-        return "the engine has ended"
-    try:
-        if bench.engine.is_sleeping(WORD_S):
-            bench.engine.wake(within_s=ORDER_S)
-        if bench.engine.is_sleeping(WORD_S):
-            return "it still says that it sleeps after a wake"
-        answer = bench.answer(ANSWER_S)
-    except EngineFailed as failed:
-        return str(failed)
-    return None if bench.is_right(answer) else "it answers other tokens than before"
-
-
-def serves(bench: Bench) -> bool:
-    """Whether it is awake, or can be woken, and answers rightly."""
-    return not_serving(bench) is None
-
-
 @contextlib.contextmanager
 def left_serving(bench: Bench) -> Iterator[None]:
-    """See to it that the engine serves in the end, however this ends; the bench is told if it does not."""
+    """See to it that the engine is awake and serves in the end, or that the bench knows that it is lost."""
     try:
         yield
     finally:
-        # No step: the step at which this ended is what its outcome names.
-        if bench.lost is None and (why := not_serving(bench)):
-            bench.lost = why
+        # By no step of its own: an outcome names the step at which this ended.
+        bench.awake()
 
 
 def judged(bench: Bench, *problems: tuple[bool, str]) -> Outcome:

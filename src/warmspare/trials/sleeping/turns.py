@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from typing import Final
 
 from warmspare.model.facts import Count, Proof, Seconds
-from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.serving import ANSWER_S, ORDER_S, judged
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
+from warmspare.trials.sleeping.serving import judged
 
 SWAPS: Final = 4
+SHARE: Final = 0.6
+"""Of what is free, each takes this: with both awake there would be no room."""
 
 
 class EnginesTakeTurns(Proof, frozen=True, kw_only=True):
@@ -29,12 +33,34 @@ class EnginesTakeTurns(Proof, frozen=True, kw_only=True):
     tokens_equal: bool | None = None
 
 
-def engines_take_turns(steps, host) -> EnginesTakeTurns:
+def engines_take_turns(bench: Bench) -> EnginesTakeTurns:
     """A starts and sleeps → B starts → B sleeps and A wakes → A sleeps and B wakes, and again; tokens each time."""
+    steps = bench.steps
+    with contextlib.ExitStack() as stack:
+        first = steps("start the first engine", stack.enter_context, bench.another(share=SHARE))
+        awake = first.used_mib()[0]
+        steps("put it to sleep", first.engine.sleep, 1, within_s=ORDER_S)
+        asleep, before = first.used_mib()[0], first.mib_before[0]
+        second = steps("start the second engine", stack.enter_context, bench.another(share=SHARE))
+        holds = (awake - before, second.used_mib()[0] - asleep)
+        pair, took, right = [second, first], [], []
+        for _ in range(SWAPS):
+            begun = time.monotonic()
+            down, up = pair
+            steps("put one to sleep", down.engine.sleep, 1, within_s=ORDER_S)
+            steps("wake the other", up.engine.wake, within_s=ORDER_S)
+            took.append(time.monotonic() - begun)
+            right.append(up.is_right(steps("ask it", up.answer, ANSWER_S)))
+            pair.reverse()
+    return EnginesTakeTurns(
+        outcome=judged(bench, (not all(right), f"{right.count(False)} of {SWAPS} answers after a swap were others")),
+        mib_each=holds,
+        mib_asleep=max(0, asleep - before),
+        second_start_s=second.cold_start_s,
+        swaps=SWAPS,
+        swap_s=round(statistics.median(took), 4),
+        tokens_equal=all(right),
+    )
 
 
-def _swapped(steps: Steps, down: Bench, up: Bench) -> bool:
-    """Put one to sleep, then wake the other; whether that one answers rightly."""
-    steps("put one to sleep", down.engine.sleep, 1, within_s=ORDER_S)
-    steps("wake the other", up.engine.wake, within_s=ORDER_S)
-    return up.is_right(steps("ask it", up.answer, ANSWER_S))
+PARTS = (Part(EnginesTakeTurns, engines_take_turns, OTHER_ENGINES, needs_full=True, own_engine=True),)
