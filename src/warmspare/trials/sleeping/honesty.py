@@ -18,8 +18,8 @@ State = Literal["awake", "asleep", "partly", "level_2"]
 class SleepHonesty(Proof, frozen=True, kw_only=True):
     """What was answered awake, asleep at level 1, partly awake (weights without KV cache), and asleep at level 2.
 
-    `health_*` is an HTTP status. `metric_*` is the sleep state by the metrics: `awake`, `weights_offloaded`,
-    `discard_all`, `none` for no state at all; None where the engine has no such metric.
+    `health_*` is an HTTP status. `metric_*` is the sleep state by the metrics: `awake`, `weights_offloaded` or
+    `discard_all`; None where they name none.
     """
 
     health_awake: Count | None = None

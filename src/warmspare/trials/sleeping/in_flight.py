@@ -9,7 +9,7 @@ import msgspec
 
 from warmspare.control.vllm import EngineFailed
 from warmspare.control.vllm_stream import Stream
-from warmspare.model.facts import Count, Proof, Seconds, Text
+from warmspare.model.facts import Count, Outcome, Proof, Seconds, Text
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import REQUESTS, Part
 from warmspare.trials.sleeping.serving import judged, left_serving
@@ -58,6 +58,33 @@ class RequestInFlight(Proof, frozen=True, kw_only=True):
     keep: Way | None = None
 
 
+class Came:
+    """The tokens of a stream, as they come."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Nothing has come yet."""
+        self._stream = stream
+        self._tokens: tuple[int, ...] = ()
+
+    def few(self) -> None:
+        """Wait for the first few.
+
+        Raises:
+            EngineFailed: they do not come.
+        """
+        while len(self._tokens) < FEW:
+            piece = self._stream.wait_piece(ANSWER_S)
+            if piece is None:
+                raise self._stream.failure or EngineFailed(f"no token within {ANSWER_S:g} s", "a stream", how="hung")
+            self._tokens += piece.tokens
+
+    def tokens(self) -> tuple[int, ...]:
+        """All that have come by now."""
+        while piece := self._stream.wait_piece(0):
+            self._tokens += piece.tokens
+        return self._tokens
+
+
 def request_in_flight(bench: Bench) -> RequestInFlight:
     """For each way: a long stream → a few tokens → sleep → how it ends → wake → how it goes on → its tokens."""
     with left_serving(bench):
@@ -68,7 +95,10 @@ def request_in_flight(bench: Bench) -> RequestInFlight:
             if not ways[mode].alive:
                 break
     problems = [(problem, f"{mode}: {detail}") for mode, way in ways.items() for problem, detail in _problems(way)]
-    return RequestInFlight(outcome=judged(bench, *problems), **ways)
+    outcome = judged(bench, *problems)
+    if bench.lost:
+        outcome = Outcome(kind="died", step=bench.steps.current, detail=f"{outcome.detail}; {bench.lost}"[:300])
+    return RequestInFlight(outcome=outcome, **ways)
 
 
 def _problems(way: Way) -> tuple[tuple[bool, str], ...]:
@@ -83,7 +113,8 @@ def _way(bench: Bench, mode: Mode, whole: tuple[int, ...]) -> Way:
     steps, engine = bench.steps, bench.engine
     bench.engine.reset_prefix_cache()
     with engine.stream(bench.prompt, LONG) as stream:
-        steps.prepare(f"{mode}: begin a stream", _begin, stream)
+        came = Came(stream)
+        steps.prepare(f"{mode}: begin a stream", came.few)
         told = time.monotonic()
         try:
             steps(f"{mode}: sleep", engine.sleep, 1, mode=mode, within_s=ORDER_S)
@@ -94,12 +125,12 @@ def _way(bench: Bench, mode: Mode, whole: tuple[int, ...]) -> Way:
         sleep_s = round(time.monotonic() - told, 4)
         reason = steps(f"{mode}: see how the stream ends", stream.ended, GRACE_S)
         ended_asleep = reason is not None
-        steps(f"{mode}: wake", engine.wake, within_s=ORDER_S)
-        if reason is None:
+        woke = steps(f"{mode}: wake", _wakes, bench)
+        if reason is None and woke:
             reason = steps(f"{mode}: see how the stream goes on", stream.ended, ANSWER_S)
-        got = stream.tokens
+        got = came.tokens()
     ended = _ended(reason, len(got), asleep=ended_asleep)
-    alive = not bench.awake()
+    alive = woke and not bench.awake()
     return Way(
         ended=ended,
         finish_reason=None if ended in ("broken", "lost") else reason,
@@ -110,10 +141,13 @@ def _way(bench: Bench, mode: Mode, whole: tuple[int, ...]) -> Way:
     )
 
 
-def _begin(stream: Stream) -> None:
-    """Wait for the first few tokens."""
-    while len(stream.tokens) < FEW and stream.wait_piece(ANSWER_S):
-        pass
+def _wakes(bench: Bench) -> bool:
+    """Wake it. What hinders it is found out, and told, by whoever asks whether it serves."""
+    try:
+        bench.engine.wake(within_s=ORDER_S)
+    except EngineFailed:
+        return False
+    return True
 
 
 def _ended(reason: str | None, tokens: int, *, asleep: bool) -> Ended:

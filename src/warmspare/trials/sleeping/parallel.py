@@ -12,7 +12,7 @@ import msgspec
 from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.asleep import End, sent_asleep
-from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench, memory_mib
 from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
 from warmspare.trials.sleeping.serving import WORD_S
 
@@ -84,12 +84,14 @@ def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
 def _on_two(bench: Bench, flag: str) -> dict[str, Any]:
     if len(bench.host.gpus) < GPUS:
         raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
-    opened = bench.another((flag, str(GPUS)), bench.host.gpus[:GPUS])
+    gpus = bench.host.gpus[:GPUS]
+    before = [memory_mib(gpu)[0] for gpu in gpus]
     with contextlib.ExitStack() as stack:
-        return _cycled(bench.steps("start an engine on two GPUs", stack.enter_context, opened))
+        opened = bench.another((flag, str(GPUS)), gpus)
+        return _cycled(bench.steps("start an engine on two GPUs", stack.enter_context, opened), before)
 
 
-def _cycled(bench: Bench) -> dict[str, Any]:
+def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:
     """Cycles, each looked at on each GPU and through every replica; then a request while it sleeps."""
     steps, engine = bench.steps, bench.engine
     found: dict[str, Any] = {"cold_start_s": bench.cold_start_s, "cycles": CYCLES}
@@ -108,7 +110,7 @@ def _cycled(bench: Bench) -> dict[str, Any]:
         after = bench.used_mib()
     shares = tuple(
         Share(subject=gpu.subject, mib_before=row[0], mib_awake=row[1], mib_asleep=row[2], mib_after=row[3])
-        for gpu, *row in zip(bench.gpus, bench.mib_before, awake, asleep, after, strict=True)
+        for gpu, *row in zip(bench.gpus, before, awake, asleep, after, strict=True)
     )
     found |= {
         "shares": shares,

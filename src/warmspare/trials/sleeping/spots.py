@@ -8,8 +8,8 @@ from warmspare.trials.sleeping.bench import ANSWER_S, Bench
 
 SPOTS: Final = 16
 AGREED: Final = 12
-"""Of so many tokens, so many must be what the engine says awake. Where two are nearly as likely, rounding decides, and it
-differs between an answer reckoned token by token and one whose beginning was reckoned at once."""
+"""Of so many tokens, so many must be what the engine says awake. Where two are nearly as likely, rounding decides, and
+it differs between an answer reckoned token by token and one whose beginning was reckoned at once."""
 
 
 def is_right_as_far(bench: Bench, got: tuple[int, ...], whole: tuple[int, ...]) -> bool:

@@ -37,10 +37,11 @@ def engines_take_turns(bench: Bench) -> EnginesTakeTurns:
     """A starts and sleeps → B starts → B sleeps and A wakes → A sleeps and B wakes, and again; tokens each time."""
     steps = bench.steps
     with contextlib.ExitStack() as stack:
+        before = bench.used_mib()[0]
         first = steps("start the first engine", stack.enter_context, bench.another(share=SHARE))
         awake = first.used_mib()[0]
         steps("put it to sleep", first.engine.sleep, 1, within_s=ORDER_S)
-        asleep, before = first.used_mib()[0], first.mib_before[0]
+        asleep = first.used_mib()[0]
         second = steps("start the second engine", stack.enter_context, bench.another(share=SHARE))
         holds = (awake - before, second.used_mib()[0] - asleep)
         pair, took, right = [second, first], [], []
