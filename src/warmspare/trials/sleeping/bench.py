@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from warmspare.control.made_model import MadeModel
 from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.control.vllm_server import Server
-from warmspare.host import nvml
 from warmspare.model.facts import Cause
-from warmspare.model.transcript import Gave
 from warmspare.trials.api import NotTried, Steps
 from warmspare.trials.engine_given import EngineHost
 from warmspare.trials.given import Gpu
 from warmspare.trials.sleeping import launch
 from warmspare.trials.sleeping.parts import Part
+from warmspare.trials.sleeping.vram import memory_of
 
 __all__ = ["Bench", "Part"]
 
-MIB: Final = 2**20
 TOKENS: Final = 24
 """How many tokens an answer has."""
 TOLERANCE: Final = 1e-3
@@ -64,6 +62,8 @@ class Bench:
         self.cold_start_s: float | None = None
         self.ready_s: float | None = None
         self.first_token_warm_s: float | None = None
+        self._made: MadeModel | None = None
+        self._started = 0.0
         self._engine: Engine | None = None
         self._reference: Completion | None = None
 
@@ -114,7 +114,7 @@ class Bench:
         Raises:
             NotTried: NVML does not tell.
         """
-        return tuple(memory_mib(gpu)[0] for gpu in self.gpus)
+        return tuple(memory_of(gpu).used_mib for gpu in self.gpus)
 
     def has_ended(self) -> bool:
         """Whether an engine of ours has ended; of the user's own only its answers are known."""
@@ -153,13 +153,19 @@ class Bench:
             EngineFailed: it does not start. To be called in a lever, or its caller's own step says where it was.
         """
         other = Bench(self.steps, self.host, gpus or self.gpus[:1])
-        other.use(self.made or launch.made_model(self.steps, self.host.shape))
+        other.use(self.made_model())
         try:
             other.start(flags, share)
             other.refer()
             yield other
         finally:
             other.stop()
+
+    def made_model(self) -> MadeModel:
+        """The model that is made on the spot: made once."""
+        if self._made is None:
+            self._made = launch.made_model(self.steps, self.host.shape)
+        return self._made
 
     def use(self, model: MadeModel | str) -> None:
         """Run this model from now on."""
@@ -227,21 +233,3 @@ def prompt_of(engine: Engine) -> tuple[int, ...]:
         if failed.status is None:
             raise
         return PLAIN
-
-
-def memory_mib(gpu: Gpu) -> tuple[int, int, int]:
-    """What is used, free, and there of a GPU in MiB, by NVML, which sees all processes' memory.
-
-    Raises:
-        NotTried: NVML does not tell.
-    """
-    answer = nvml.ask("nvmlDeviceGetMemoryInfo", str(gpu.nvml)) if gpu.nvml is not None else None
-    told = answer.value if isinstance(answer, Gave) and isinstance(answer.value, dict) else {}
-    values = [told.get(name) for name in ("used", "free", "total")]
-    used, free, total = (value // MIB if isinstance(value, int) else None for value in values)
-    if used is None or free is None or total is None:
-        raise NotTried(Cause.INVALID, f"NVML does not tell the memory of {gpu.subject}")
-    return used, free, total
-
-
-Tell = Callable[[str], None]
