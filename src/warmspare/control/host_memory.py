@@ -29,13 +29,43 @@ def free_bytes(root: Path = ROOT) -> int:
         OSError: /proc cannot be read.
         LookupError: the kernel (before 3.14) does not say what is available.
     """
-    found = re.search(
-        r"^MemAvailable: +([0-9]+) kB$", (root / "proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
-    )
+    limit = limit_bytes(root)
+    available = available_bytes(root)
+    return available if limit is None else min(available, limit)
+
+
+def available_bytes(root: Path = ROOT) -> int:
+    """What the kernel has available, whatever limits us.
+
+    Raises:
+        OSError: /proc cannot be read.
+        LookupError: the kernel (before 3.14) does not say it.
+    """
+    return _meminfo("MemAvailable", root)
+
+
+def total_bytes(root: Path = ROOT) -> int:
+    """What the machine has, as of now: a virtual one may be given more when it needs more.
+
+    Raises:
+        OSError: /proc cannot be read.
+        LookupError: it does not say it.
+    """
+    return _meminfo("MemTotal", root)
+
+
+def limit_bytes(root: Path = ROOT) -> int | None:
+    """What our control groups leave us; None where none limits us."""
+    return max(0, min(left)) if (left := tuple(_left_by_cgroups(root))) else None
+
+
+def _meminfo(name: str, root: Path) -> int:
+    text = (root / "proc/meminfo").read_text(encoding="ascii")
+    found = re.search(rf"^{name}: +([0-9]+) kB$", text, re.MULTILINE)
     if not found:
-        message = "/proc/meminfo names no MemAvailable"
+        message = f"/proc/meminfo names no {name}"
         raise LookupError(message)
-    return max(0, min((int(found[1]) * 1024, *_left_by_cgroups(root))))
+    return int(found[1]) * 1024
 
 
 def _left_by_cgroups(root: Path) -> Iterator[int]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from warmspare.control.made_model import MadeModel
 from warmspare.control.vllm import Completion, Engine, EngineFailed
-from warmspare.control.vllm_server import Server
+from warmspare.control.vllm_server import BadFlags, Server
 from warmspare.model.facts import Cause
 from warmspare.trials.api import NotTried, Steps
 from warmspare.trials.engine_given import EngineHost
@@ -29,6 +29,7 @@ ANSWER_S: Final = 60.0
 """How long an engine that is awake may take to answer: some compile again after a wake."""
 ORDER_S: Final = 120.0
 """How long it may take to sleep, to wake, or to load its weights again."""
+STARTING: Final = "start the engine"
 WARM: Final = 5
 """How often a warm engine is asked."""
 RESERVE_S: Final = 30.0
@@ -45,7 +46,7 @@ class Bench:
     """One engine on its GPUs, and the answer that all others are held against.
 
     `gpus` are those that it uses. `made` is the model made on the spot that it runs, None for the user's own. `lost` is
-    why the engine can no longer be used; whoever finds that out sets it.
+    why the engine can no longer be used; whoever finds that out sets it. `unsteady` is why its answers mean nothing.
     """
 
     def __init__(self, steps: Steps, host: EngineHost, gpus: tuple[Gpu, ...]) -> None:
@@ -54,16 +55,17 @@ class Bench:
         self.made: MadeModel | None = None
         self.model: str | None = None
         self.flags: tuple[str, ...] = ()
+        self.share = launch.SHARE
         self.server: Server | None = None
         self.prompt: tuple[int, ...] = ()
         self.tokens: int = TOKENS
         self.lost: str | None = None
+        self.unsteady: str | None = None
         self.mib_before: tuple[int, ...] | None = None
         self.cold_start_s: float | None = None
         self.ready_s: float | None = None
         self.first_token_warm_s: float | None = None
         self._made: MadeModel | None = None
-        self._started = 0.0
         self._engine: Engine | None = None
         self._reference: Completion | None = None
 
@@ -116,6 +118,12 @@ class Bench:
         """
         return tuple(memory_of(gpu).used_mib for gpu in self.gpus)
 
+    def weights_mib(self) -> int | None:
+        """How large its model's weights are, in MiB; None where they are not on this disk."""
+        if self.made is not None:
+            return self.made.weights_mib
+        return launch.weights_mib(self.model) if self.model else None
+
     def has_ended(self) -> bool:
         """Whether an engine of ours has ended; of the user's own only its answers are known."""
         return self.server is not None and self.server.has_ended()
@@ -150,13 +158,15 @@ class Bench:
         It takes `share` of what is free of each of `gpus` (the first of the bench's, if none are named).
 
         Raises:
-            EngineFailed: it does not start. To be called in a lever, or its caller's own step says where it was.
+            NotTried: there is no room for it, or its answers mean nothing.
+            EngineFailed: it did not come to answer.
         """
         other = Bench(self.steps, self.host, gpus or self.gpus[:1])
         other.use(self.made_model())
         try:
             other.start(flags, share)
-            other.refer()
+            if other.unsteady:
+                raise NotTried(Cause.INVALID, other.unsteady)
             yield other
         finally:
             other.stop()
@@ -173,45 +183,55 @@ class Bench:
         self.model = str(model.folder) if isinstance(model, MadeModel) else model
 
     def start(self, flags: tuple[str, ...] = (), share: float = launch.SHARE) -> None:
-        """Start an engine with the model in use, until it is healthy; the first token of it is asked for by `refer`."""
-        self.flags, self.lost = flags, None
+        """Start an engine with the model in use, and ask it for its first answers. These are steps of their own.
+
+        Raises:
+            NotTried: its GPUs have no room for it, or it cannot be started with these flags.
+            EngineFailed: it did not come to answer.
+        """
+        self.flags, self.share, self.lost = flags, share, None
         self.mib_before = self.used_mib()
         asked = launch.asked(self, flags, share)
         begun = time.monotonic()
-        self.server = Server(asked)
+        try:
+            self.server = self.steps.prepare("spawn an engine", Server, asked)
+        except BadFlags as error:
+            raise NotTried(Cause.INVALID, str(error)) from None
         self._engine = self.server.engine
-        name = self.steps.current or "start the engine"
-        self.ready_s = self.server.ready(
-            self.steps.left_s - RESERVE_S, lambda word: self.steps(f"{name}: {word}", lambda: None)
+        self.ready_s = round(self.steps(STARTING, self._ready, self.server), 3)
+        cold_s, cold = self.refer()
+        self.cold_start_s = round(cold_s - begun + cold.first_token_s, 3)
+
+    def _ready(self, server: Server) -> float:
+        """Wait for it, as long as there is time; a step for each thing that it says it does, so that a user sees it go on."""
+        return server.ready(
+            self.steps.left_s - RESERVE_S, lambda word: self.steps(f"{STARTING}: {word}", lambda: None)
         )
-        self._started = begun
 
-    def serve(self, engine: Engine) -> None:
-        """Use an engine that is there already."""
-        self._engine = engine
+    def serve(self, engine: Engine, model: str) -> None:
+        """Use an engine that is there already, and serves this model."""
+        self._engine, self.model = engine, model
 
-    def refer(self) -> None:
-        """Ask for what all answers are held against: once cold, then warm, when all must be the same.
+    def refer(self) -> tuple[float, Completion]:
+        """Ask for what all answers are held against: once cold, then warm, when all must be the same or it is `unsteady`.
 
-        Raises:
-            NotTried: the engine answers the same prompt differently, awake all the time: nothing can be compared.
+        When the first was asked for, and that answer.
         """
-        engine = self.engine
-        self.prompt = self.made.prompt if self.made else prompt_of(engine)
+        engine, steps = self.engine, self.steps
+        self.prompt = self.made.prompt if self.made else steps("have a prompt tokenized", prompt_of, engine)
         asked = time.monotonic()
-        cold = engine.complete(self.prompt, self.tokens, self.steps.left_s - RESERVE_S)
-        if self.server is not None:
-            self.cold_start_s = round(asked - self._started + cold.first_token_s, 3)
-        answers = [self.answer() for _ in range(WARM)]
+        cold = steps("ask it for its first token", engine.complete, self.prompt, self.tokens, steps.left_s - RESERVE_S)
+        answers = steps("ask it warm", lambda: [self.answer() for _ in range(WARM)])
         self.first_token_warm_s = round(statistics.median(one.first_token_s for one in answers), 4)
         self._reference = answers[0]
+        self.unsteady = None
         if not all(self.is_right(one) for one in answers):
             worst = max(self.apart(one) for one in answers)
-            raise NotTried(
-                Cause.INVALID,
-                f"the engine answers the same prompt differently each time (log-probabilities {worst:.2g} apart),"
-                " so that nothing can be compared",
+            self.unsteady = (
+                "awake all the time, the engine answers the same prompt differently"
+                f" (log-probabilities up to {worst:.2g} apart): nothing can be compared"
             )
+        return asked, cold
 
     def stop(self) -> None:
         """Stop an engine of ours, and wait until all its processes are gone."""
