@@ -12,7 +12,7 @@ import pytest
 from conftest import CI
 from standins import Drivers, compilers
 from warmspare import catalogue, survey
-from warmspare.model.facts import HOST, Absent, Cause, Known, Outcome, Standing, fact_name
+from warmspare.model.facts import HOST, Absent, Cause, Known, Outcome, Proof, Standing, fact_name
 from warmspare.probes.api import collect
 from warmspare.probes.driver import Driver
 from warmspare.trials.api import StepEvent, Trial
@@ -32,7 +32,8 @@ def test_after_a_hang_the_other_pairs_are_given_less_time(tmp_path: Path, monkey
     def hung_at_first(trial: Trial, _progress: Callable[[StepEvent], None], _given: object) -> Run:
         given.append(trial.deadline_s)
         outcome = Outcome(kind="done" if given[1:] else "hung", step="copy")
-        known = Known(value=PeerCopy(outcome=outcome), standing=Standing.TRIED, at=datetime.now(UTC))
+        proof: Proof = PeerCopy(outcome=outcome)
+        known = Known(value=proof, standing=Standing.TRIED, at=datetime.now(UTC))
         return Run({fact_name(PeerCopy): known})
 
     monkeypatch.setattr(survey, "run", hung_at_first)

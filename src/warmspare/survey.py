@@ -22,6 +22,7 @@ from warmspare.model.facts import (
     Proof,
     Reading,
     Readings,
+    Standing,
     fact_name,
 )
 from warmspare.model.redact import redact
@@ -29,6 +30,8 @@ from warmspare.model.snapshot import Snapshot
 from warmspare.probes.api import collect
 from warmspare.trials import leftover
 from warmspare.trials.api import NotTried, StepEvent, Trial
+from warmspare.trials.engine_given import planned
+from warmspare.trials.engine_plan import EnginePlan
 from warmspare.trials.given import May, in_the_way, too_risky
 from warmspare.trials.run import run
 from warmspare.trials.speed import NativeRun
@@ -78,6 +81,9 @@ def take(
     # Before redaction: the key of a machine is made of what redaction takes out.
     readings[fact_name(NativeRun), HOST] = runs.native_run(Readings(readings), state.folder())
     may = may or May()
+    readings[fact_name(EnginePlan), HOST] = Known(
+        value=planned(may.engine), standing=Standing.OBSERVED, at=datetime.now(UTC)
+    )
     chosen = {trial.name for trial in trials}
     left = list(leftover.sweep_stale()) if chosen else []
     for trial in catalogue.trials():
