@@ -44,6 +44,11 @@ class Issue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     when: When = When()
     remedy: str | None = None
 
+    @property
+    def what_to_do(self) -> str:
+        """The id of a remedy: its own, or a newer release where one is without it, or to look at the row."""
+        return self.remedy or ("see-known-issues" if self.fixed == NONE else "newer-vllm")
+
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
     """An issue that applies, or that may: then `unclear` says what is not known."""
