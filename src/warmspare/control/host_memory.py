@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path("/")
+NO_LIMIT: Final = 2**60
+"""Version 1 has a number near 2^63 for none."""
 _SHIFTS: Final = {"K": 10, "M": 20, "G": 30}
 _VERSIONS: Final = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -56,7 +58,8 @@ def total_bytes(root: Path = ROOT) -> int:
 
 def limit_bytes(root: Path = ROOT) -> int | None:
     """What our control groups leave us; None where none limits us."""
-    return max(0, min(left)) if (left := tuple(_left_by_cgroups(root))) else None
+    left = [bytes_left for bytes_left in _left_by_cgroups(root) if bytes_left < NO_LIMIT]
+    return max(0, min(left)) if left else None
 
 
 def _meminfo(name: str, root: Path) -> int:

@@ -1,8 +1,8 @@
 """An engine of the user's that a trial puts to sleep is woken again, whatever happens to the trial.
 
 Before the first sleep its address is written into the trial's folder, and a process of its own waits on a pipe of the
-trial's. The trial wakes the engine itself; if it dies, that process does; and whoever clears the trial away, its keeper or
-a later run, does so for as long as the address is still written there.
+trial's. The trial wakes the engine itself; if it dies, that process does; and whoever clears the trial away, its keeper
+or a later run, does so for as long as the address is still written there.
 """
 
 from __future__ import annotations

@@ -14,12 +14,14 @@ from warmspare.trials import awaken
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.engine_given import MADE_S, EngineHost
 from warmspare.trials.sleeping import launch, parts, whose
-from warmspare.trials.sleeping.bench import RESERVE_S, Bench
+from warmspare.trials.sleeping.bench import Bench
 from warmspare.trials.sleeping.parts import CYCLES, ORACLE, ROOM, START, Part
 from warmspare.trials.sleeping.room import SleepRoom
 
 OLDEST: Final = (0, 8)
-NOT_SERVED: Final = "it has no /is_sleeping: to be tried it must be started with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+NOT_SERVED: Final = (
+    "it has no /is_sleeping: to be tried it needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+)
 LEAST_S: Final = 60.0
 """No part is begun with less time left than that."""
 

@@ -203,17 +203,15 @@ class Bench:
         self.cold_start_s = round(cold_s - begun + cold.first_token_s, 3)
 
     def _ready(self, server: Server) -> float:
-        """Wait for it, as long as there is time; a step for each thing that it says it does, so that a user sees it go on."""
-        return server.ready(
-            self.steps.left_s - RESERVE_S, lambda word: self.steps(f"{STARTING}: {word}", lambda: None)
-        )
+        """Wait for it, as long as there is time; a step for each thing that it says it does: a user sees it go on."""
+        return server.ready(self.steps.left_s - RESERVE_S, lambda word: self.steps(f"{STARTING}: {word}", lambda: None))
 
     def serve(self, engine: Engine, model: str) -> None:
         """Use an engine that is there already, and serves this model."""
         self._engine, self.model = engine, model
 
     def refer(self) -> tuple[float, Completion]:
-        """Ask for what all answers are held against: once cold, then warm, when all must be the same or it is `unsteady`.
+        """Ask for what all answers are held against: once cold, then warm, when they must agree or it is `unsteady`.
 
         When the first was asked for, and that answer.
         """

@@ -56,6 +56,7 @@ def asked(bench: Bench, flags: tuple[str, ...], share: float) -> Asked:
         gpus=tuple(gpu.id for gpu in bench.gpus),
         folder=folder,
         own_caches=made,
+        version=bench.host.vllm or None,
     )
 
 
@@ -88,7 +89,7 @@ def users_gpus(host: EngineHost) -> tuple[Gpu, ...]:
 
 
 def weights_mib(model: str, environment: Mapping[str, str] = os.environ) -> int | None:
-    """How large a model's weights are on disk, in MiB: in its folder, or in the cache of those fetched; None: not there."""
+    """How large a model's weights are in MiB, in its folder or in the cache of those fetched; None: not there."""
     folder = Path(model)
     if not folder.is_dir():
         home = environment.get("HF_HOME") or f"{environment.get('HOME', '/')}/.cache/huggingface"

@@ -71,8 +71,10 @@ def _faults(bench: Bench) -> SleepOracle:
 
 
 def _changed(bench: Bench) -> bool:
-    """Whether it answers otherwise than at first. Broken weights also yield no numbers, which a server may refuse to
-    write: that is another answer as well, as long as the engine lives."""
+    """Whether it answers otherwise than at first.
+
+    Broken weights may yield what is no number, which a server refuses to write: as long as it lives, another answer.
+    """
     try:
         return not bench.is_right(bench.answer())
     except EngineFailed as failed:

@@ -28,9 +28,9 @@ REQUESTS, STATES, LEVEL_2, OTHER_ENGINES, LAST = 4, 5, 6, 7, 9
 class Part(msgspec.Struct, frozen=True):
     """A proof, how it is come by, and when: those of a lower stage first, then by their modules' names.
 
-    `needs_full`: only with `--full`. `own_engine`: it starts engines of its own by `Bench.another`, and that of the bench
-    is stopped for it. `fatal_ok`: the engine may not survive it although all is as known, so it is started anew
-    for what follows, without being asked. `found_too`: it does no harm, and is tried on an engine of the user's as well.
+    `needs_full`: only with `--full`. `own_engine`: it starts engines of its own by `Bench.another`, and that of the
+    bench is stopped for it. `fatal_ok`: the engine may not survive it although all is as known, so it is started anew
+    for what follows, without being asked. `found_too`: it is also tried on an engine of the user's that is there.
     """
 
     proof: type[Proof]

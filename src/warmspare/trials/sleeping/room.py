@@ -46,7 +46,7 @@ class SleepRoom(Proof, frozen=True, kw_only=True):
 
 
 class Had(NamedTuple):
-    """What the host has to give in bytes: by the kernel, of which in all, and by the control groups (None: no limit)."""
+    """What the host has to give in bytes: by the kernel; what it has in all; by control groups (None: no limit)."""
 
     available: int
     total: int
