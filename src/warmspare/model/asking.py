@@ -59,6 +59,8 @@ class Found:
 
 def find(rule: Rule, readings: Readings) -> Found:
     """Ask one rule of the readings; never raises for what the rule or the readings do."""
+    if rule.arises is not None and (found := find(rule.arises, readings)).finding.status is not Status.MET:
+        return found
     if rule.fold is None:
         return _ask(rule, readings, HOST)
     mode, kind = rule.fold

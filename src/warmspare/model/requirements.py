@@ -47,11 +47,15 @@ class Dependency(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """A requirement ready to be judged: the function, its id (its name) and its dependencies."""
+    """A requirement ready to be judged: the function, its id (its name) and its dependencies.
+
+    `arises` is asked first, of facts of its own: where it is not met, what it says is the finding.
+    """
 
     id: str
     function: Requirement
     dependencies: tuple[Dependency, ...]
+    arises: Rule | None = None
 
     @property
     def is_proof(self) -> bool:
@@ -99,6 +103,22 @@ def _said(function: Requirement) -> tuple[str, tuple[tuple[str, str], ...]]:
     return _TAG.sub("", doc).strip(), tuple((found["tag"], found["text"]) for found in _TAG.finditer(doc))
 
 
+def arises_if(condition: Requirement) -> Callable[[Requirement], Requirement]:
+    """Mark a requirement whose question arises only where `condition` is met, whatever of its own facts is absent.
+
+    So a proof that nobody needed, and that was not tried, is not applicable by what is known, and not undecided.
+    """
+
+    def marked(function: Requirement) -> Requirement:
+        function.__dict__[_ARISES] = condition
+        return function
+
+    return marked
+
+
+_ARISES: Final = "arises"
+
+
 def rule(function: Requirement) -> Rule:
     """Read a requirement's annotations.
 
@@ -111,7 +131,9 @@ def rule(function: Requirement) -> Rule:
     if odd := [p.name for p in parameters if p.kind not in _BY_NAME or p.name not in hints]:
         message = f"requirement {name}: {', '.join(odd)} cannot be given by name, or is not annotated"
         raise TypeError(message)
-    made = Rule(name, function, tuple(_dependency(name, p.name, hints[p.name]) for p in parameters))
+    condition: Requirement | None = getattr(function, _ARISES, None)
+    dependencies = tuple(_dependency(name, p.name, hints[p.name]) for p in parameters)
+    made = Rule(name, function, dependencies, rule(condition) if condition else None)
     if not made.dependencies:
         message = f"requirement {name} depends on no fact"
         raise TypeError(message)

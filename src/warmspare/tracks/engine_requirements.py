@@ -10,10 +10,6 @@ from warmspare.probes.platform import Platform
 from warmspare.probes.software import EnginePython, NcclLibraries, NcclLoaded, Nixl, PythonPackages, Ucx
 
 Release = tuple[int, int, int]
-REQUESTS_SURVIVE: Final[Release] = (0, 17, 0)
-DATA_PARALLEL_SLEEPS: Final[Release] = (0, 24, 0)
-FAILED_WAKE_RECOVERS: Final[Release] = (0, 28, 0)
-UVA_BREAKS: Final[tuple[Release, Release]] = ((0, 24, 0), (0, 30, 0))
 
 
 def release(version: str | None) -> Release | None:
@@ -48,78 +44,6 @@ def vllm_is_there(packages: PythonPackages) -> Finding:
     Source: vLLM documentation, Sleep Mode; the package's own metadata.
     """
     return met(VLLM, version=packages.vllm) if packages.vllm else undecided(NO_VLLM, remedy="install-vllm")
-
-
-PAST = "vLLM {version} is past the versions that crash on a request while asleep"
-CRASHES = "vLLM {version} crashes on a request while asleep, and when put to sleep with data parallelism"
-ODD_VERSION = "vLLM's version is not understood: {version}"
-
-
-def _vllm_release(packages: PythonPackages) -> Release | Finding:
-    """VLLM's release, or what is said where there is none to compare."""
-    if packages.vllm is None:
-        return undecided(NO_VLLM, remedy="install-vllm")
-    return release(packages.vllm) or undecided(ODD_VERSION, version=packages.vllm)
-
-
-def vllm_survives_requests_asleep(packages: PythonPackages) -> Finding:
-    """Paper: up to 0.16 a request to a sleeping vLLM crashed it; since 0.17 the request waits until it wakes.
-
-    Remedy: newer-vllm
-    Remedy: install-vllm
-    Source: vllm-project/vllm#15483, #24879 (both fixed in 0.17.0).
-    """
-    version = _vllm_release(packages)
-    if isinstance(version, Finding):
-        return version
-    if version < REQUESTS_SURVIVE:
-        return unmet(CRASHES, version=packages.vllm, remedy="newer-vllm")
-    return met(PAST, version=packages.vllm)
-
-
-KNOWN_LIMITS = "vLLM {version} has known faults in Sleep Mode: {faults}"
-NO_LIMITS = "no known fault of Sleep Mode is listed here for vLLM {version}"
-
-
-def vllm_sleep_faults_are_known(packages: PythonPackages) -> Finding:
-    """Faults of Sleep Mode that not everybody meets: with data parallelism (before 0.24), after a failed wake (0.28).
-
-    Remedy: newer-vllm
-    Source: vllm-project/vllm#44395 (an idle data-parallel rank, fixed in 0.24.0), #34600 (a failed wake).
-    """
-    if packages.vllm is None:
-        return not_applicable(NO_VLLM)
-    version = release(packages.vllm)
-    if version is None:
-        return undecided(ODD_VERSION, version=packages.vllm)
-    faults = (
-        *(("an idle data-parallel rank crashes it",) if version < DATA_PARALLEL_SLEEPS else ()),
-        *(("after a failed wake only a restart helps",) if version < FAILED_WAKE_RECOVERS else ()),
-    )
-    if faults:
-        return unmet(KNOWN_LIMITS, version=packages.vllm, faults=faults, remedy="newer-vllm")
-    return met(NO_LIMITS, version=packages.vllm)
-
-
-STARTS = "nothing documented keeps vLLM {version} from starting here"
-UVA = "vLLM {version} dies under WSL2 (UVA is not available) unless VLLM_WSL2_ENABLE_PIN_MEMORY=1 is set"
-
-
-def vllm_starts_under_wsl2(packages: PythonPackages, platform: Platform) -> Finding:
-    """Paper: under WSL2 vLLM leaves pinned memory off, and its versions 0.24 to 0.29 do not start without it.
-
-    Remedy: enable-pinning-under-wsl2
-    Remedy: newer-vllm
-    Remedy: install-vllm
-    Source: vllm-project/vllm#41496, #43381, #56908 (fixed in 0.30.0).
-    """
-    version = _vllm_release(packages)
-    if isinstance(version, Finding):
-        return version
-    first, fixed = UVA_BREAKS
-    if platform.kind == "wsl2" and first <= version < fixed and not packages.vllm_pins:
-        return unmet(UVA, version=packages.vllm, remedy="enable-pinning-under-wsl2")
-    return met(STARTS, version=packages.vllm)
 
 
 TORCH = "torch {version} for CUDA {cuda}"
