@@ -74,6 +74,8 @@ def wake_without_room(bench: Bench) -> WakeWithoutRoom:
             context.release()
         second = steps("wake with room", _woken, bench)
         then = steps("see whether it serves", _then, bench)
+        if then != "recovers":
+            bench.lost = f"woken without room, and then with room: {then}"
     return WakeWithoutRoom(
         outcome=_outcome(bench, first, then),
         mib_taken=sum(buffer.size for buffer in taken) // on_gpu.MIB,

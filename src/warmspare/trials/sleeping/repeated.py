@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import msgspec
@@ -105,9 +106,17 @@ def _answer(bench: Bench, order: Callable[[], int]) -> Answer:
     try:
         return order()
     except EngineFailed as failed:
-        if failed.status is not None and not bench.has_ended():
+        if failed.status is not None and _lives(bench):
             return failed.status
         return "hung" if failed.how == "hung" else "fatal"
+
+
+def _lives(bench: Bench) -> bool:
+    """Whether its core has not died, as far as /health knows; an engine that has ended does not answer that at all."""
+    try:
+        return bench.engine.health(WORD_S) == HTTPStatus.OK
+    except EngineFailed:
+        return False
 
 
 PARTS = (Part(SleepRepeated, sleep_repeated, LEVEL_2, fatal_ok=True),)
