@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import msgspec
@@ -12,7 +11,7 @@ from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Count, Outcome, Proof
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import LEVEL_2, Part
-from warmspare.trials.sleeping.serving import WORD_S, left_serving
+from warmspare.trials.sleeping.serving import WORD_S, left_serving, lives
 
 NO_TAG: Final = "warmspare-has-no-such-tag"
 NO_LEVEL: Final = 7
@@ -106,17 +105,9 @@ def _answer(bench: Bench, order: Callable[[], int]) -> Answer:
     try:
         return order()
     except EngineFailed as failed:
-        if failed.status is not None and _lives(bench):
+        if failed.status is not None and lives(bench):
             return failed.status
         return "hung" if failed.how == "hung" else "fatal"
-
-
-def _lives(bench: Bench) -> bool:
-    """Whether its core has not died, as far as /health knows; an engine that has ended does not answer that at all."""
-    try:
-        return bench.engine.health(WORD_S) == HTTPStatus.OK
-    except EngineFailed:
-        return False
 
 
 PARTS = (Part(SleepRepeated, sleep_repeated, LEVEL_2, fatal_ok=True),)
