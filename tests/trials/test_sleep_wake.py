@@ -199,6 +199,8 @@ def test_an_engine_that_fails_in_a_cycle(
     assert (told.kind, told.step, told.code) == (kind, step, code)
     if word == "fail-on-sleep":  # and it is awake
         assert outcome(ended, SleepOracle) == ("refused", "control: sleep at level 2")
+    elif word == "fail-on-wake@2":  # the next wake goes well
+        assert outcome(ended, SleepOracle) == ("done", None)
     else:
         assert absent(ended, SleepOracle).detail.startswith("not reached: the engine does not serve")
 
