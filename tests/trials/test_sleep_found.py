@@ -1,4 +1,4 @@
-"""The user's own engine tried: it is never left asleep, whatever happens to the trial, and nothing else is done to it."""
+"""The user's own engine tried: whatever happens to the trial, it is never left asleep, nor is more done to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from sleep_scene import CYCLES, World, absent, at_step, host, interrupt, kill_keeper, outcome, value
 
-from engines import Serving, a_model
-from leftovers import MARK, environ, until
-from test_sleep_wake import CYCLES, World, _at, _interrupt, _kill_keeper, absent, drivers, host, outcome, value, world
+from engines import Fake, Serving, a_model
+from leftovers import Corner, environ, until
+from standins import Drivers
 from warmspare.control import process
 from warmspare.model.facts import Cause
 from warmspare.trials import awaken, leftover
@@ -27,29 +28,43 @@ from warmspare.trials.sleeping.oracle import SleepOracle
 from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
 
-__all__ = ["drivers", "world"]
-
 SLOW = "copy-ms=300"
 """So that there is a moment in the middle of a sleep."""
 
 BOTH_KILLED = """
 import os, signal, sys
-from test_sleep_wake import TRIAL, _at, _kill_keeper, host
+from sleep_scene import TRIAL, at_step, host, kill_keeper
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.run import run
 
 def end():
-    _kill_keeper()
+    kill_keeper()
     os.kill(os.getpid(), signal.SIGKILL)
 
-run(TRIAL, _at("sleep 2", end), host(EngineAsk(url=sys.argv[1])))
+run(TRIAL, at_step("sleep 2", end), host(EngineAsk(url=sys.argv[1])))
 """
 
 
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
+    return Drivers(tmp_path_factory.mktemp("standins"))
+
+
+@pytest.fixture
+def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
+    """Enter a world of this plan."""
+
+    def enter(*plan: str, vllm: str = "0.26.0") -> World:
+        fake = Fake(drivers, tmp_path / f"world-{tmp_path.name}", *plan, vllm=vllm)
+        return World(fake, Corner(tmp_path / "scratch"), monkeypatch)
+
+    return enter
+
+
 @contextlib.contextmanager
-def theirs(entered: World, tmp_path: Path, *, tcp: bool = False, **env: str) -> Iterator[Serving]:
+def theirs(entered: World, tmp_path: Path, *, tcp: bool = False) -> Iterator[Serving]:
     """An engine that is there, and none of the trial's."""
-    with entered.fake.serving(a_model(tmp_path / "theirs"), tcp=tcp, **{MARK: "theirs", **env}) as serving:
+    with entered.fake.serving(a_model(tmp_path / "theirs"), tcp=tcp, WARMSPARE_TEST="theirs") as serving:
         entered.used = entered.used_mib()
         yield serving
 
@@ -63,7 +78,7 @@ def sleeps(serving: Serving) -> bool:
 
 
 @pytest.mark.parametrize("tcp", [True, False])
-def test_an_engine_that_is_there(world: Callable[..., World], tmp_path: Path, tcp: bool) -> None:
+def test_an_engine_that_is_there(world: Callable[..., World], tmp_path: Path, *, tcp: bool) -> None:
     entered = world()
     with theirs(entered, tmp_path, tcp=tcp) as serving:
         ended = entered.tried(host(at(serving), gpus=2))
@@ -117,7 +132,7 @@ def test_one_that_cannot_be_tried(
     world: Callable[..., World], tmp_path: Path, word: str, cause: Cause, said: str
 ) -> None:
     entered = world(word)
-    with entered.fake.serving(a_model(tmp_path / "theirs"), ready=False, **{MARK: "theirs"}) as serving:
+    with entered.fake.serving(a_model(tmp_path / "theirs"), ready=False, WARMSPARE_TEST="theirs") as serving:
         assert until(lambda: _answers(serving) or word == "hang-http")
         entered.used = entered.used_mib()
         ended = entered.run(host(at(serving)))
@@ -149,11 +164,11 @@ def test_an_address_where_none_is(world: Callable[..., World], url: str, cause: 
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_it_is_awake_after_ctrl_c(world: Callable[..., World], tmp_path: Path, begun: bool) -> None:
+def test_it_is_awake_after_ctrl_c(world: Callable[..., World], tmp_path: Path, *, begun: bool) -> None:
     entered = world(SLOW)
     with theirs(entered, tmp_path) as serving:
         with pytest.raises(KeyboardInterrupt):
-            entered.run(host(at(serving)), _interrupt("sleep 2", begun=begun))
+            entered.run(host(at(serving)), interrupt("sleep 2", begun=begun))
         assert not sleeps(serving)
         entered.assert_nothing_left()
 
@@ -161,7 +176,7 @@ def test_it_is_awake_after_ctrl_c(world: Callable[..., World], tmp_path: Path, b
 def test_it_is_awake_when_the_keeper_is_killed(world: Callable[..., World], tmp_path: Path) -> None:
     entered = world(SLOW)
     with theirs(entered, tmp_path) as serving:
-        entered.run(host(at(serving)), _at("sleep 2", _kill_keeper, begun=False))
+        entered.run(host(at(serving)), at_step("sleep 2", kill_keeper, begun=False))
         assert not sleeps(serving)
         entered.assert_nothing_left()
 
@@ -169,7 +184,7 @@ def test_it_is_awake_when_the_keeper_is_killed(world: Callable[..., World], tmp_
 def test_it_is_awake_when_the_trial_itself_is_killed(world: Callable[..., World], tmp_path: Path) -> None:
     entered = world(SLOW)
     with theirs(entered, tmp_path) as serving:
-        ended = entered.run(host(at(serving)), _at("sleep 2", _kill_body, begun=False))
+        ended = entered.run(host(at(serving)), at_step("sleep 2", _kill_body, begun=False))
         assert outcome(ended, SleepCycles)[0] == "died"
         assert not sleeps(serving)
         entered.assert_nothing_left()

@@ -2,96 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
 
-import msgspec
 import pytest
+from sleep_scene import CYCLES, World, absent, at_step, host, interrupt, kill_keeper, outcome, value
 
-import sleep_first_parts
-from engines import Fake, Serving, a_model, used_mib
-from leftovers import Corner, environ, until
-from standins import Drivers, gpu_ids
-from warmspare.control import process
-from warmspare.control.vllm import Completion
-from warmspare.model.facts import Absent, Cause, Known, Proof, fact_name
-from warmspare.trials.api import NotTried, StepEvent, Steps, at_place
-from warmspare.trials.engine_given import EngineHost
-from warmspare.trials.given import EngineAsk, Gpu
-from warmspare.trials.run import Run, run
-from warmspare.trials.sleeping import launch, parts, room
-from warmspare.trials.sleeping.asleep import RequestAsleep
-from warmspare.trials.sleeping.bench import Bench
+from engines import Fake, a_model
+from leftovers import Corner
+from standins import Drivers
+from warmspare.model.facts import Known
+from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
-from warmspare.trials.sleeping.parts import Part
-from warmspare.trials.sleeping.room import Had, SleepRoom
+from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
-
-P = TypeVar("P", bound=Proof)
-TRIAL: Final = at_place(f"{sleep_first_parts.__name__}:first_parts")
-DEADLINE_S: Final = 150.0
-CYCLES: Final = 3
-GIB: Final = 2**30
-
-
-def gpu(n: int) -> Gpu:
-    figures: dict[str, Any] = {"pcie_gb_per_s": None, "nvlink_gb_per_s": None, "numa_nodes": (), "memory_mib": None}
-    return Gpu(subject=f"gpu{n}", id=gpu_ids()[n], nvml=n, **figures)
-
-
-def host(ask: EngineAsk | None = None, *, vllm: str = "0.26.0", full: bool = False, gpus: int = 1) -> EngineHost:
-    return EngineHost(
-        gpus=tuple(gpu(n) for n in range(gpus)), python=sys.executable, vllm=vllm, ask=ask or EngineAsk(), full=full,
-        cycles=CYCLES, deadline_s=DEADLINE_S, shape="tiny",
-    )  # fmt: skip
-
-
-class World:
-    """A driver, a vLLM of this plan, and a corner for the trial."""
-
-    def __init__(self, fake: Fake, corner: Corner, patch: pytest.MonkeyPatch) -> None:
-        self.fake, self.corner = fake, corner
-        path = os.pathsep.join((str(Path(__file__).parent), fake.env["PYTHONPATH"]))
-        for name, value in {**fake.env, **corner.env, "PYTHONPATH": path}.items():
-            patch.setenv(name, value)
-        patch.setattr(tempfile, "tempdir", str(corner.scratch))
-        self.used = self.used_mib()
-
-    def used_mib(self) -> int:
-        return used_mib(self.fake.whole_env, 0)
-
-    def run(self, given: EngineHost | None = None, progress: Callable[[StepEvent], None] = lambda _: None) -> Run:
-        return run(msgspec.structs.replace(TRIAL, deadline_s=DEADLINE_S), progress, given or host())
-
-    def run_within(self, seconds: float) -> Run:
-        """Run it with so much time."""
-        ended = run(msgspec.structs.replace(TRIAL, deadline_s=seconds), lambda _: None, host())
-        self.assert_nothing_left()
-        return ended
-
-    def plan(self, *lines: str) -> None:
-        """Let the driver go by another plan from now on."""
-        folder = os.environ["LD_LIBRARY_PATH"].split(os.pathsep)[0]
-        kept = [line for line in Path(folder, "plan").read_text().splitlines() if not line.startswith("memory")]
-        Path(folder, "plan").write_text("".join(f"{line}\n" for line in (*kept, *lines)))
-
-    def tried(self, given: EngineHost | None = None) -> Run:
-        """Run it; whatever became of it, nothing is left of it."""
-        ended = self.run(given)
-        assert ended.left == ()
-        self.assert_nothing_left()
-        return ended
-
-    def assert_nothing_left(self) -> None:
-        assert self.corner.left_in_the_end() == {}
-        assert self.used_mib() == self.used
 
 
 @pytest.fixture(scope="module")
@@ -110,36 +36,17 @@ def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return enter
 
 
-def value(ended: Run, proof: type[P]) -> P:
-    reading = ended.readings[fact_name(proof)]
-    assert isinstance(reading, Known), reading
-    assert isinstance(reading.value, proof)
-    return reading.value
-
-
-def absent(ended: Run, proof: type[Proof]) -> Absent:
-    reading = ended.readings[fact_name(proof)]
-    assert isinstance(reading, Absent), reading
-    return reading
-
-
-def outcome(ended: Run, proof: type[Proof]) -> tuple[str, str | None]:
-    told = value(ended, proof).outcome
-    return told.kind, told.step
-
-
 def test_a_healthy_engine(world: Callable[..., World]) -> None:
     ended = world().tried()
     kinds = {name: reading.value.outcome.kind for name, reading in ended.readings.items() if isinstance(reading, Known)}
     assert kinds == dict.fromkeys(ended.readings, "done")
     start, cycles, oracle = value(ended, EngineStart), value(ended, SleepCycles), value(ended, SleepOracle)
     assert (start.vllm, start.model, start.found, start.gpus) == ("0.26.0", "made tiny", False, ("gpu0",))
-    assert start.cold_start_s and start.ready_s and start.ready_s < start.cold_start_s
+    assert 0 < (start.ready_s or 0) < (start.cold_start_s or 0)
     assert cycles.cycles == CYCLES
-    assert cycles.mib_before is not None and cycles.mib_asleep is not None and cycles.mib_awake is not None
-    assert cycles.mib_before < cycles.mib_asleep < cycles.mib_awake == cycles.mib_after
-    assert cycles.mib_freed == cycles.mib_awake - cycles.mib_asleep
-    assert (cycles.residue_mib, cycles.residue_growth_mib) == (cycles.mib_asleep - cycles.mib_before, 0)
+    before, asleep, awake = cycles.mib_before or 0, cycles.mib_asleep or 0, cycles.mib_awake or 0
+    assert 0 < before < asleep < awake == cycles.mib_after
+    assert (cycles.mib_freed, cycles.residue_mib, cycles.residue_growth_mib) == (awake - asleep, asleep - before, 0)
     assert (cycles.tokens_equal, cycles.logprobs_within, cycles.freed_by) == (True, 0.0, "nvml")
     assert None not in (cycles.sleep_s, cycles.wake_s, cycles.first_token_after_wake_s, cycles.first_token_warm_s)
     assert (oracle.control, oracle.sees, oracle.originals_come_back) == ("faults", True, True)
@@ -157,7 +64,7 @@ def test_a_healthy_engine(world: Callable[..., World]) -> None:
     ],
 )
 def test_a_cycle_that_is_not_what_it_says(
-    world: Callable[..., World], word: str, step: str, tokens_equal: bool
+    world: Callable[..., World], word: str, step: str, *, tokens_equal: bool
 ) -> None:
     ended = world(word).tried()
     cycles = value(ended, SleepCycles)
@@ -175,7 +82,7 @@ def test_what_leaks_is_told(world: Callable[..., World]) -> None:
 @pytest.mark.parametrize(
     ("word", "level_2", "perturbed"), [("blind", False, False), ("level-2-keeps-weights", False, True)]
 )
-def test_an_oracle_that_is_blind(world: Callable[..., World], word: str, level_2: bool, perturbed: bool) -> None:
+def test_an_oracle_that_is_blind(world: Callable[..., World], word: str, *, level_2: bool, perturbed: bool) -> None:
     oracle = value(world(word).tried(), SleepOracle)
     assert (oracle.sees_level_2_without_reload, oracle.sees_a_perturbed_layer) == (level_2, perturbed)
     assert (oracle.outcome.kind, oracle.sees, oracle.originals_come_back) == ("done", False, True)
@@ -224,7 +131,7 @@ def test_an_engine_that_does_not_come_to_answer(world: Callable[..., World], wor
 
 
 def test_an_engine_that_hangs_at_its_start_leaves_time_to_stop_it(
-    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    world: Callable[..., World],
 ) -> None:
     ended = world("hang-at-start").run_within(64.0)
     start = value(ended, EngineStart).outcome
@@ -253,7 +160,7 @@ def test_the_users_model_after_the_controls_on_one_that_is_made(world: Callable[
     assert steps.index("perturb a layer") < steps.index("sleep 1")
     assert value(ended, SleepOracle).sees
     assert (value(ended, EngineStart).model, value(ended, SleepCycles).cycles) == ("theirs", CYCLES)
-    assert steps.count("spawn an engine") == 4  # noqa: PLR2004 # for its beginning and its end, of two
+    assert steps.count("spawn an engine") == 4  # its beginning and its end, of two
 
 
 @pytest.mark.parametrize(
@@ -276,37 +183,14 @@ def test_no_gpu_has_room(world: Callable[..., World]) -> None:
 
 @pytest.mark.parametrize("when", ["start the engine", "sleep 2", "control: load the perturbed weights"])
 @pytest.mark.parametrize("begun", [True, False])
-def test_nothing_is_left_after_ctrl_c(world: Callable[..., World], when: str, begun: bool) -> None:
+def test_nothing_is_left_after_ctrl_c(world: Callable[..., World], when: str, *, begun: bool) -> None:
     entered = world("copy-ms=50")
     with pytest.raises(KeyboardInterrupt):
-        entered.run(progress=_interrupt(when, begun=begun))
+        entered.run(progress=interrupt(when, begun=begun))
     entered.assert_nothing_left()
 
 
 def test_nothing_is_left_when_the_keeper_is_killed(world: Callable[..., World]) -> None:
     entered = world("copy-ms=50", "orphan-core")
-    entered.run(progress=_at("sleep 2", _kill_keeper))
+    entered.run(progress=at_step("sleep 2", kill_keeper))
     entered.assert_nothing_left()
-
-
-def _at(step: str, action: Callable[[], None], *, begun: bool = True) -> Callable[[StepEvent], None]:
-    """Do something at the beginning, or at the end, of a step."""
-
-    def see(event: StepEvent) -> None:
-        if event.name == step and (event.took_s is None) is begun:
-            action()
-
-    return see
-
-
-def _interrupt(step: str, *, begun: bool = True) -> Callable[[StepEvent], None]:
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    return _at(step, stop, begun=begun)
-
-
-def _kill_keeper() -> None:
-    for pid in process.children(os.getpid()):
-        if any(entry.startswith(f"{process.TAG}=".encode()) for entry in environ(pid)):
-            os.kill(pid, signal.SIGKILL)

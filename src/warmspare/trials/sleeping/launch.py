@@ -27,7 +27,7 @@ MOST: Final = 0.9
 LEAST_MIB: Final = 4096
 """An engine's own needs and a small model."""
 SEED: Final = 20_261_122
-SHAPES: Final = {shape.name: shape for shape in (models.TINY, models.SMALL, models.EIGHT_B)}
+SHAPES: Final[dict[str, models.Shape]] = {shape.name: shape for shape in (models.TINY, models.SMALL, models.EIGHT_B)}
 MIB: Final = 2**20
 FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", "8")
 """For the model made on the spot: fewer graphs to capture, so that a start is short."""
