@@ -19,9 +19,7 @@ from warmspare.trials.sleeping.parts import CYCLES, ORACLE, ROOM, START, Part
 from warmspare.trials.sleeping.room import SleepRoom
 
 OLDEST: Final = (0, 8)
-NOT_SERVED: Final = (
-    "it has no /is_sleeping: to be tried it needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
-)
+NOT_SERVED: Final = "no /is_sleeping: to be tried it needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
 LEAST_S: Final = 60.0
 """No part is begun with less time left than that."""
 

@@ -145,7 +145,7 @@ class Bench:
             right = self.is_right(self.answer())
         except EngineFailed as failed:
             return f"the engine does not serve: {failed}"
-        return None if right else "the engine answers other tokens than before"
+        return None if right else "the engine answers otherwise than before"
 
     # How an engine comes to be there
 

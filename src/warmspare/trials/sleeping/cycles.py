@@ -81,7 +81,10 @@ def sleep_cycles(bench: Bench) -> SleepCycles:
         while problem is None and len(done) < bench.host.cycles and _has_time(bench, done):
             done.append(_cycle(bench, len(done) + 1))
             problem = _problem(bench, done[-1])
-    outcome = Outcome(kind="wrong", step=bench.steps.current, detail=problem) if problem else Outcome(kind="done")
+    outcome = Outcome(kind="done")
+    if problem:
+        lever, detail = problem
+        outcome = Outcome(kind="wrong", step=f"{lever} {len(done)}", detail=detail)
     return _told(bench, done, outcome)
 
 
@@ -106,14 +109,14 @@ def _cycle(bench: Bench, number: int) -> _Cycle:
     )
 
 
-def _problem(bench: Bench, cycle: _Cycle) -> str | None:
-    """What is wrong with a cycle; its figures are told all the same."""
+def _problem(bench: Bench, cycle: _Cycle) -> tuple[str, str] | None:
+    """Which lever of a cycle did not do what it said, and how that shows; its figures are told all the same."""
     freed = cycle.mib_awake - cycle.mib_asleep
     held = cycle.mib_awake - sum(bench.mib_before or ())
     if freed < held * (FREED_OF_OURS if bench.mib_before else FREED_AT_LEAST):
-        return f"asleep, it gave back {max(0, freed)} of {held} MiB"
+        return "sleep", f"asleep, it gave back {max(0, freed)} of {held} MiB"
     if not cycle.same:
-        return f"it answers otherwise after a wake than before: log-probabilities are {cycle.apart:.2g} apart"
+        return "wake", f"it answers otherwise after it than before: log-probabilities are {cycle.apart:.2g} apart"
     return None
 
 
