@@ -70,7 +70,7 @@ class Fake:
                 process = subprocess.Popen(
                     command, env={**self.whole_env, "VLLM_SERVER_DEV_MODE": "1", **env}, stdout=log, stderr=log
                 )
-            serving = Serving(url, process, said)
+            serving = Serving(url, process, said, self.whole_env)
             try:
                 if ready:
                     serving.wait_ready()
@@ -91,22 +91,61 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+class Unix(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        """Keep the path."""
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Stream(NamedTuple):
+    """An answer that comes in pieces."""
+
+    wire: http.client.HTTPConnection
+    reply: http.client.HTTPResponse
+
+    def pieces(self) -> list[Any]:
+        """What is left of it, read to its end.
+
+        Raises:
+            OSError: nothing came for long (TimeoutError), or the connection was lost.
+            HTTPException: it was cut in the middle.
+        """
+        try:
+            lines = [line[6:].strip() for line in self.reply.read().split(b"\n") if line.startswith(b"data: ")]
+        finally:
+            self.close()
+        assert lines.pop() == b"[DONE]"
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Go away."""
+        self.reply.close()
+        self.wire.close()
+
+
 class Serving(NamedTuple):
     """An engine that runs."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    env: Mapping[str, str]
+    """Its world's, for another process there."""
 
     def connection(self, within_s: float = ANSWER_S) -> http.client.HTTPConnection:
         """A connection of its own."""
         if not self.url.startswith("unix:"):
             return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=within_s)
-        wire = http.client.HTTPConnection("localhost", timeout=within_s)
-        wire.sock = socket.socket(socket.AF_UNIX)
-        wire.sock.settimeout(within_s)
-        wire.sock.connect(self.url.removeprefix("unix:"))
-        return wire
+        return Unix(self.url.removeprefix("unix:"), within_s)
 
     def ask(self, ask: str, body: object = None, within_s: float = ANSWER_S, **headers: str) -> Answer:
         """One exchange: `GET /health`.
@@ -121,6 +160,20 @@ class Serving(NamedTuple):
             reply = wire.getresponse()
             return Answer(reply.status, reply.read())
 
+    def ask_when_there(self, ask: str, within_s: float = ANSWER_S) -> Answer:
+        """The same, once somebody listens.
+
+        Raises:
+            OSError: no answer in time.
+            HTTPException: what came is no HTTP.
+        """
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+                return self.ask(ask, within_s=within_s)
+            time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
     def request(self, tokens: int = 8, prompt: tuple[int, ...] = tuple(range(3, 23)), **more: object) -> dict[str, Any]:
         """The body of a request for a completion."""
         usual = {"temperature": 0, "logprobs": 1, "return_tokens_as_token_ids": True, "ignore_eos": True}
@@ -133,12 +186,20 @@ class Serving(NamedTuple):
         choice = answer.json["choices"][0]
         return choice["logprobs"]["tokens"], choice["logprobs"]["token_logprobs"], choice["finish_reason"]
 
+    def begin(self, tokens: int = 400) -> Stream:
+        """A stream of which the first piece has come."""
+        wire = self.connection()
+        wire.request("POST", "/v1/completions", json.dumps(self.request(tokens, stream=True)))
+        stream = Stream(wire, wire.getresponse())
+        assert stream.reply.readline().startswith(b"data: ")
+        return stream
+
     def wait_ready(self) -> None:
         """Wait until it is healthy."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
                 self.ask("GET /health", within_s=READY_S)
                 return
             time.sleep(0.02)

@@ -42,7 +42,7 @@ class Core:
         self._process = subprocess.Popen(
             [self._title, "-m", "vllm.fake.core_process", str(replica), *arguments],
             executable=sys.executable,
-            env={**os.environ, "PYTHONHOME": sys.base_prefix},
+            env={**os.environ, "PYTHONHOME": sys.base_prefix, "FAKE_VLLM_PYTHON": sys.executable},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=plan.has("orphan-core"),

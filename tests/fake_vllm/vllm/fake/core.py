@@ -30,7 +30,7 @@ class Core(Scheduler):
         say("INFO [gpu_worker.py:561] Available KV cache memory: 0.50 GiB")
         say("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%|##########| 3/3")
         say("INFO [gpu_model_runner.py:748] Graph capturing finished in 0 secs, took 0.02 GiB")
-        self._level, self._wedged = 0, False
+        self._level, self._wakes, self._wedged = 0, 0, False
         self._draining: list[tuple[int, int]] = []
 
     def step(self) -> None:
@@ -112,7 +112,9 @@ class Core(Scheduler):
     def _after_wake(self) -> bytes:
         plan = self._plan
         if self._level == 1:
-            return b"other" if plan.has("garbage-after-level-1") else self._weights
+            self._wakes += 1
+            is_spoilt = plan.has("garbage-after-level-1") and self._wakes >= plan.value("garbage-after-level-1", 1)
+            return b"other" if is_spoilt else self._weights
         return self._weights if plan.has("level-2-keeps-weights") else weights.NOTHING
 
     # --- the other calls ------------------------------------------------------------------------------------------
@@ -134,6 +136,10 @@ class Core(Scheduler):
         result: Any = None
         if name == "wake_up":
             self.wake_up(message["tags"])
+            result = bool(self._asleep)
+            if self._plan.has("dead-after-wake-200") and not self._asleep:
+                self.answer(number, result=False)
+                crash()
         elif name == "is_sleeping":
             result = bool(self._paused or self._asleep)
         elif name == "is_paused":

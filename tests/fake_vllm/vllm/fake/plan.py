@@ -15,16 +15,16 @@ KNOWN: Final = frozenset(
     no-version bad-json
     token-ms copy-ms
     blind garbage-after-level-1 garbage-after-level-2 drift-after-wake level-2-keeps-weights garbage-after-keep
-    dead-after-sleep-200 wedge-after-failed-wake dead-after-failed-wake
+    dead-after-sleep-200 dead-after-wake-200 wedge-after-failed-wake dead-after-failed-wake
     serve-asleep refuse-asleep lose-parked drop-parked lose-kept unaborted cut-aborted never-drains
-    memory-not-freed memory-half-freed leak-each-cycle one-rank-asleep
+    memory-not-freed memory-half-freed leak-each-cycle leak-host-each-cycle one-rank-asleep
     is-sleeping-lies health-503-asleep metrics-lie slow-first-token-after-wake
     """.split()  # noqa: SIM905 # words
 )
 OCCASIONS: Final = frozenset(
     """
     start sleep wake request-asleep sleep-in-flight sleep-again wake-awake bad-tag bad-level level-2 reload
-    partly-awake stop completion
+    request-partly-awake
     """.split()  # noqa: SIM905 # words
 )
 WAYS: Final = ("crash-on-", "hang-on-", "fail-on-")

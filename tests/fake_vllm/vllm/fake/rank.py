@@ -29,7 +29,8 @@ class Rank:
         Raises:
             Fail: there is too little.
         """
-        self._plan, self._leaks = plan, 0
+        self._plan = plan
+        self._host: list[bytes] = []
         self._sleeps = not (plan.has("one-rank-asleep") and (replica or shard))
         try:
             self._gpu = Gpu(replica * asked.tensor_parallel_size + shard)
@@ -63,6 +64,8 @@ class Rank:
         time.sleep(self._plan.value("copy-ms", 0) / 1000)
         if level == 1 and not self._backup:
             self._backup = b"\1" * self._weights
+        if self._plan.has("leak-host-each-cycle"):
+            self._host.append(b"\1" * (int(self._plan.value("leak-host-each-cycle", 8)) * MIB))
         if not self._plan.has("memory-not-freed"):
             self._gpu.give_back("weights")
             self._gpu.give_back("kv_cache")
@@ -96,7 +99,7 @@ class Worker:
         """Start it; `started` says how that went."""
         self._process = subprocess.Popen(
             [f"VLLM::Worker_TP{shard}", "-m", "vllm.fake.rank", str(replica), str(shard), *arguments],
-            executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            executable=os.environ["FAKE_VLLM_PYTHON"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
     def answer(self) -> None:

@@ -40,10 +40,10 @@ class Scheduler:
         if self._asleep:
             try:
                 plan.comes("request-asleep")
+                if len(self._asleep) < len(TAGS):
+                    plan.comes("request-partly-awake")
             except Fail as fail:
                 return self.answer(message["id"], error=str(fail))
-            if len(self._asleep) < len(TAGS):
-                plan.comes("partly-awake")
             if plan.has("refuse-asleep"):
                 return self.answer(message["id"], error="The engine is sleeping.", status=503)
             if plan.has("drop-parked"):

@@ -204,9 +204,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.reply(200, b"", None)
 
     def _wake(self, query: dict[str, list[str]]) -> None:
-        self.service.engine.call("wake_up", tags=query.get("tags"))
+        self.service.asleep = self.service.engine.call("wake_up", tags=query.get("tags"))
         self.service.engine.sleep_state = ("awake",)
-        self.service.asleep = bool(self.service.engine.call("is_sleeping"))
         self.reply(200, b"", None)
 
     def _is_sleeping(self) -> None:
