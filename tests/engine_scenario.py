@@ -128,6 +128,14 @@ def parsed(body: bytes) -> Json:
         return "<no JSON>"
 
 
+def error_of(answer: Json) -> dict[str, Json]:
+    """The type and the message of an error, if an answer is one."""
+    found = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {"error": {"type": found.get("type"), "message": scrubbed(str(found.get("message")))}}
+
+
 def slept(metrics: str) -> dict[str, str]:
     """What the metrics say of each engine's sleep."""
     found: dict[str, str] = {}
@@ -260,12 +268,12 @@ class Exchange(threading.Thread):
             return row
         row |= {"status": self.status, "type": self.headers.get("content-type")}
         if self.pieces or self.last:
-            return row | {"first": shape(parsed(self.first.encode())), "last": scrubbed(self.last)}
+            row |= {"first": shape(parsed(self.first.encode())), "last": scrubbed(self.last)}
+            return row | {"last_piece": shape(parsed(self.body))} | error_of(parsed(self.body))
         answer = parsed(self.body) if self.body else None
         row["body"] = "empty" if not self.body else "text" if answer == "<no JSON>" else shape(answer)
-        if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
-            row["error"] = {"type": answer["error"].get("type"), "message": scrubbed(str(answer["error"]["message"]))}
-        elif isinstance(answer, dict) and len(self.body) < TEXT:
+        row |= error_of(answer)
+        if isinstance(answer, dict) and "error" not in row and len(self.body) < TEXT:
             row["value"] = json.loads(re.sub(r'"/[^"]*"', '"<path>"', json.dumps(answer)))
         return row
 
@@ -429,6 +437,13 @@ def while_asleep(play: Scenario) -> None:
     parked = {"parked_asleep": asleep[1], "parked_partly_awake": partly[1], "headers_while_asleep": headers}
     play.note("parked: stream", stream.told_end() | parked | stream.told.against(play.short))
     play.complete("parked: completion after")
+    play.ask("parked again: sleep", "POST /sleep", within_s=LONG_S)
+    plain = play.begin("POST /v1/completions", play.asked(), within_s=LONG_S)
+    parked = {"parked_asleep": not plain.finished(PARKED_S)}
+    play.ask("parked again: sleep again", "POST /sleep", within_s=LONG_S)
+    parked["ended_by_second_sleep"] = plain.finished(PARKED_S)
+    play.ask("parked again: wake", "POST /wake_up", within_s=LONG_S)
+    play.note("parked again: request", plain.told_end() | parked | plain.told.against(play.short))
 
 
 def in_flight(play: Scenario, mode: str) -> None:
