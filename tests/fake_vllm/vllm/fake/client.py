@@ -24,7 +24,7 @@ class EngineDeadError(Exception):
         super().__init__(DEAD)
 
 
-class CallFailed(Exception):  # noqa: N818 # it says what happened
+class CallFailed(Exception):  # it says what happened
     """A core refused a call."""
 
 
@@ -38,9 +38,9 @@ class Core:
         self._lock, self._open, self._next = threading.Lock(), dict[int, Pieces](), 1
         self._ready: Pieces = queue.Queue()
         self._open[0] = self._ready
-        title = "VLLM::EngineCore" + (f"_DP{replica}" if replicas > 1 else "")
+        self._title = "VLLM::EngineCore" + (f"_DP{replica}" if replicas > 1 else "")
         self._process = subprocess.Popen(
-            [title, "-m", "vllm.fake.core", str(replica), *arguments],
+            [self._title, "-m", "vllm.fake.core_process", str(replica), *arguments],
             executable=sys.executable,
             env={**os.environ, "PYTHONHOME": sys.base_prefix},
             stdin=subprocess.PIPE,
@@ -65,7 +65,7 @@ class Core:
             self.dead.set()
             for pieces in self._open.values():
                 pieces.put({"dead": True})
-        say(f"ERROR [core_client.py:667] Engine core proc {self._process.args[0]} died unexpectedly")  # type: ignore[index]
+        say(f"ERROR [core_client.py:667] Engine core proc {self._title} died unexpectedly")
 
     def send(self, **call: Any) -> tuple[int, Pieces]:  # noqa: ANN401 # JSON
         """Send a call; what comes of it.
@@ -116,7 +116,8 @@ class Engine:
 
     def ready(self) -> bool:
         """Whether all came up."""
-        return all([core.ready() for core in self.cores])
+        came = [core.ready() for core in self.cores]
+        return all(came)
 
     @property
     def dead(self) -> bool:

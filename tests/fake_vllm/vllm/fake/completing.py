@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllm.fake.server import Handler
 
 
-class Refused(Exception):  # noqa: N818 # it says what happened
+class Refused(Exception):  # it says what happened
     """The request is wrong."""
 
     def __init__(self, status: int, message: str, kind: str | None = None) -> None:
@@ -25,7 +25,7 @@ class Refused(Exception):  # noqa: N818 # it says what happened
         self.status, self.kind = status, kind
 
 
-class Cut(Exception):  # noqa: N818 # it says what to do
+class Cut(Exception):  # it says what to do
     """The connection is to end here, in the middle; or the client has gone."""
 
 

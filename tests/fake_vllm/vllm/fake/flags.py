@@ -6,22 +6,53 @@ import argparse
 import os
 from typing import Final
 
-TAKEN: Final = (
-    "max-num-seqs max-num-batched-tokens dtype load-format kv-cache-dtype quantization tokenizer uvicorn-log-level "
-    "compilation-config speculative-config pipeline-parallel-size block-size swap-space api-server-count "
-    "distributed-executor-backend kv-transfer-config lora-modules max-lora-rank attention-backend optimization-level "
-    "hf-overrides revision shutdown-timeout"
-).split()
-SWITCHES: Final = (
-    "enforce-eager trust-remote-code enable-lora enable-prefix-caching no-enable-prefix-caching async-scheduling "
-    "no-async-scheduling enable-expert-parallel disable-custom-all-reduce disable-log-stats enable-chunked-prefill "
-    "no-enable-chunked-prefill enable-log-requests no-enable-log-requests disable-uvicorn-access-log"
-).split()
+TAKEN: Final = [
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "dtype",
+    "load-format",
+    "kv-cache-dtype",
+    "quantization",
+    "tokenizer",
+    "uvicorn-log-level",
+    "compilation-config",
+    "speculative-config",
+    "pipeline-parallel-size",
+    "block-size",
+    "swap-space",
+    "api-server-count",
+    "distributed-executor-backend",
+    "kv-transfer-config",
+    "lora-modules",
+    "max-lora-rank",
+    "attention-backend",
+    "optimization-level",
+    "hf-overrides",
+    "revision",
+    "shutdown-timeout",
+]  # words
+SWITCHES: Final = [
+    "enforce-eager",
+    "trust-remote-code",
+    "enable-lora",
+    "enable-prefix-caching",
+    "no-enable-prefix-caching",
+    "async-scheduling",
+    "no-async-scheduling",
+    "enable-expert-parallel",
+    "disable-custom-all-reduce",
+    "disable-log-stats",
+    "enable-chunked-prefill",
+    "no-enable-chunked-prefill",
+    "enable-log-requests",
+    "no-enable-log-requests",
+    "disable-uvicorn-access-log",
+]  # words
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Read the flags; ends the process as vLLM does where one is unknown."""
-    words = (os.environ.get("FAKE_VLLM") or "").split()
+    words = (os.environ.get("FAKE_VLLM") or "").split()  # words
     parser = argparse.ArgumentParser(prog="api_server.py", allow_abbrev=False)
     parser.add_argument("model_tag", nargs="?")
     parser.add_argument("--model", default="Qwen/Qwen3-0.6B")

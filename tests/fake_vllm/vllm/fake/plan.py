@@ -19,18 +19,18 @@ KNOWN: Final = frozenset(
     serve-asleep refuse-asleep lose-parked drop-parked lose-kept unaborted cut-aborted never-drains
     memory-not-freed memory-half-freed leak-each-cycle one-rank-asleep
     is-sleeping-lies health-503-asleep metrics-lie slow-first-token-after-wake
-    """.split()
+    """.split()  # noqa: SIM905 # words
 )
 OCCASIONS: Final = frozenset(
     """
     start sleep wake request-asleep sleep-in-flight sleep-again wake-awake bad-tag bad-level level-2 reload
     partly-awake stop completion
-    """.split()
+    """.split()  # noqa: SIM905 # words
 )
 WAYS: Final = ("crash-on-", "hang-on-", "fail-on-")
 
 
-class Fail(Exception):  # noqa: N818 # it says what to do
+class Fail(Exception):  # it says what to do
     """The call is to be refused with this text, as an exception in the engine would be."""
 
 

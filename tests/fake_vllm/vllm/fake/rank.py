@@ -1,4 +1,4 @@
-"""One rank: what it holds on its GPU, and on the host while it sleeps. With tensor parallelism it is a process of its own."""
+"""One rank: what it holds on its GPU, and on the host while it sleeps; under tensor parallelism, its own process."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.server
 import json
 import os
@@ -16,23 +17,27 @@ from vllm.fake import answers
 from vllm.fake.client import CallFailed, Engine, EngineDeadError
 from vllm.fake.completing import Completing, Refused
 from vllm.fake.plan import Plan
+from vllm.fake.weights import config
 
 GUARDED: Final = ("/v1", "/v2", "/inference")
 DEV: Final = frozenset(
-    "/sleep /wake_up /is_sleeping /is_paused /pause /resume /collective_rpc /reset_prefix_cache /server_info".split()
+    "/sleep /wake_up /is_sleeping /is_paused /pause /resume /collective_rpc /reset_prefix_cache /server_info".split()  # noqa: SIM905 # words
 )
 POSTED: Final = frozenset(
-    "/sleep /wake_up /pause /resume /collective_rpc /reset_prefix_cache /v1/completions /tokenize".split()
+    "/sleep /wake_up /pause /resume /collective_rpc /reset_prefix_cache /v1/completions /tokenize".split()  # noqa: SIM905 # words
 )
-GOT: Final = frozenset("/health /ping /load /version /v1/models /metrics /is_sleeping /is_paused /server_info".split())
+GOT: Final = frozenset("/health /ping /load /version /v1/models /metrics /is_sleeping /is_paused /server_info".split())  # noqa: SIM905 # words
 
 
 class Service:
     """What all connections share."""
 
-    def __init__(self, plan: Plan, engine: Engine, name: str, root: str, length: int, keys: list[str]) -> None:  # noqa: PLR0913 # what a server is told
-        """Serve this engine under this name."""
-        self.plan, self.engine, self.name, self.root, self.length = plan, engine, name, root, length
+    def __init__(self, plan: Plan, engine: Engine, asked: argparse.Namespace) -> None:
+        """Serve this engine by these flags."""
+        self.plan, self.engine, self.root = plan, engine, asked.model
+        self.name = asked.served_model_name or asked.model
+        self.length = asked.max_model_len or int(config(asked.model).get("max_position_embeddings", 4096))
+        keys = asked.api_key or [key for key in (os.environ.get("VLLM_API_KEY"),) if key]
         own = plan.text("api-key")
         self.keys = [*keys, *([own or "secret"] if own is not None else [])]
         self.has_dev = bool(int(os.environ.get("VLLM_SERVER_DEV_MODE", "0"))) and not plan.has("no-dev-endpoints")

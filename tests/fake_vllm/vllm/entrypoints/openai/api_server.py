@@ -18,7 +18,6 @@ from vllm.fake.client import Engine
 from vllm.fake.flags import parsed
 from vllm.fake.plan import Plan, say
 from vllm.fake.server import Handler, Service
-from vllm.fake.weights import config
 
 WATCHDOG_S: Final = 1.0
 """vLLM looks every 5 s whether its core is still there."""
@@ -79,9 +78,7 @@ def main(arguments: list[str]) -> None:
         say("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
         ended(plan, engine, 1)
     say("INFO [core.py:290] init engine (profile, create kv cache, warmup model) took 0.01 seconds")
-    length = asked.max_model_len or int(config(asked.model).get("max_position_embeddings", 4096))
-    keys = asked.api_key or [key for key in (os.environ.get("VLLM_API_KEY"),) if key]
-    service = Service(plan, engine, asked.served_model_name or asked.model, asked.model, length, keys)
+    service = Service(plan, engine, asked)
     handler = type("Handler", (Handler,), {"service": service})
     server: socketserver.BaseServer
     if asked.uds:
