@@ -18,11 +18,13 @@ def suspend(pid: int | None, engine: str | None, *, force: bool, timeout: float)
     drained and put to sleep first; `warmspare resume` wakes it again.
     """
     from warmspare.cli import acting  # noqa: PLC0415 # --help must not pay for it
+    from warmspare.cli.progress import Progress  # noqa: PLC0415
     from warmspare.runtime import sleeping_first, suspending  # noqa: PLC0415
+    from warmspare.runtime.unit import Tools  # noqa: PLC0415
 
     number, found = acting.whom(pid, engine)
 
-    def do(tools: acting.Tools, progress: acting.Progress) -> str:
+    def do(tools: Tools, progress: Progress) -> str:
         options = acting.options(acting.SUSPEND, tools, progress, force=force, lock_s=timeout)
         if found is None:
             return suspending.suspend(tools, number, options)

@@ -186,6 +186,19 @@ def slept(engine: Engine) -> float:
     return time.monotonic() - begun
 
 
+def sleeps(engine: Engine) -> bool:
+    """Whether it sleeps or is paused: only then does a wake take memory.
+
+    Raises:
+        NotServing: it does not answer.
+    """
+    try:
+        return engine.is_sleeping()
+    except EngineFailed as failed:
+        message = f"its engine does not answer ({failed}); {_restart()}"
+        raise NotServing(message) from failed
+
+
 def woken(engine: Engine) -> Woken:
     """Wake it, which ends a drain as well, and see that it serves.
 

@@ -232,11 +232,13 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
 
 def woken_late(found: Recovered, engine: Owed, tools: Tools) -> Recovered:
     """Wake the engine of an interrupted operation, whose processes run; where there is no room it is left asleep."""
-    if standing := guards.standing(engine.against(tools.cards(), engine.cuda), force=True):
-        why = f"its engine still sleeps: {standing.why}; `warmspare resume {engine.pid}` tries again"
-        return msgspec.structs.replace(found, outcome="stranded", sentence=f"{found.sentence}; {why}")
+    client = engines.at(engine.url)
     try:
-        woken = engines.woken(engines.at(engine.url))
+        against = engine.against(tools.cards(), engine.cuda) if engines.sleeps(client) else ()
+        if standing := guards.standing(against, force=True):
+            why = f"its engine still sleeps: {standing.why}; `warmspare resume {engine.pid}` tries again"
+            return msgspec.structs.replace(found, outcome="stranded", sentence=f"{found.sentence}; {why}")
+        woken = engines.woken(client)
     except engines.NotServing as failure:
         return msgspec.structs.replace(found, outcome="stranded", sentence=f"{found.sentence}; {failure}")
     how = "serves again" if woken.answer.tokens else f"is awake ({woken.answer.why})"

@@ -50,9 +50,12 @@ def resume(tools: Tools, pid: int, options: Options, found: Found | None = None)
     held = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
     needed = summed(held)
     refuse(guards.before_resume(seen, needed, gpus.free(shown)), options)
-    refuse(debt.against(shown, [pid for pid in seen.cuda if seen.cuda[pid] != "checkpointed"]), options)
+    running = [pid for pid in seen.cuda if seen.cuda[pid] != "checkpointed"]
+    client = found.engine if found else engines.at(debt.url)
+    if len(running) < len(seen.cuda) or _sleeps(client, seen):
+        refuse(debt.against(shown, running), options)
     with stoppable(tools.say) as stop, begun(tools, "resume", seen, held, **debt.detail) as entry:
-        given = _Given(seen, debt, found.engine if found else engines.at(debt.url), options)
+        given = _Given(seen, debt, client, options)
         return done(entry, tools, _Act(tools, entry, given, stop).whole(needed), stop)
 
 
@@ -118,12 +121,16 @@ class _Act:
         """
         try:
             self._stop.check()
-            refuse(self._given.debt.against(self._tools.cards(), self._unit.pids), self._given.options)
+            if engines.sleeps(self._given.engine):
+                refuse(self._given.debt.against(self._tools.cards(), self._unit.pids), self._given.options)
             self._entry.stage(WAKING)
         except AskedToStop as failure:
             raise self._ended(self._suspended_again(words(failure))) from failure
         except (NotActed, JournalFailed) as failure:
             raise self._ended(self._suspended_again(str(failure))) from failure
+        except NotServing as failure:
+            why = f"resumed {self._root}, and it is stranded: {failure}"
+            raise self._ended(NotActed(why, "stranded")) from failure
 
     def _suspended_again(self, why: str) -> NotActed:
         """Bring those back to where they were that were resumed."""
@@ -171,6 +178,19 @@ def serves(woken: Woken, debt: Owed) -> str:
     if tokens == debt.tokens:
         return "it serves, with the same token as before,"
     return f"it serves, but answers {tokens} where it answered {debt.tokens} before: restart it if that is no chance,"
+
+
+def _sleeps(engine: Engine, seen: Seen) -> bool:
+    """Whether an engine whose processes all run still sleeps.
+
+    Raises:
+        NotActed: it does not answer.
+    """
+    try:
+        return engines.sleeps(engine)
+    except NotServing as failure:
+        why = f"{called(seen.tree[0])} is stranded: {failure}"
+        raise NotActed(why, "stranded") from failure
 
 
 def _condition(engine: Engine) -> str:
