@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from conftest import CI, Tool
-from engines import Fake, a_model, used_mib
+from engines import Fake, Serving, a_model, used_mib
 from standins import Drivers, compilers
 from worlds import is_one_line
 
 pytestmark = pytest.mark.skipif(not compilers() and not CI, reason="needs a C compiler, or the wheel ziglang")
-RIGHT = 8
+RIGHT: Final = 8
+KILLED: Final = Path(__file__).parent.parent / "runtime" / "killed.py"
+Served = tuple[dict[str, str], Serving]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,13 @@ def test_one_found_asleep_is_left_asleep(tool: Tool, drivers: Drivers, tmp_path:
         assert serving.ask("GET /is_sleeping").json == {"is_sleeping": True}
 
 
+@pytest.fixture
+def served(drivers: Drivers, tmp_path: Path, model: Path) -> Iterator[Served]:
+    world = fake(drivers, tmp_path)
+    with world.serving(model, tcp=True) as serving:
+        yield world.env, serving
+
+
 @pytest.mark.parametrize(
     "lack",
     [
@@ -132,3 +146,52 @@ def test_what_is_no_vllm_is_refused(tool: Tool, tmp_path: Path) -> None:
         assert ran.returncode == 1
         assert is_one_line(ran.stderr)
         assert "started this very command" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("point", "says"),
+    [
+        (("runtime.engines:drained", "after"), "its engine was woken and serves again"),
+        (("runtime.engines:slept", "after"), "its engine was woken and serves again"),
+        (("control.checkpointer:Checkpointer.lock", "after"), "its engine was woken and serves again"),
+        (("runtime.sleeping_first:done", "before"), "is suspended: only the report of it was broken off"),
+    ],
+)
+def test_killed_on_the_way_down_the_next_command_wakes_it(
+    tool: Tool, environment: dict[str, str], served: Served, point: tuple[str, str], says: str
+) -> None:
+    env, serving = served
+    before = serving.complete(RIGHT)
+    assert killed(environment | env, *point, "suspend", "--engine", serving.url, "--force") == -signal.SIGKILL
+    up = tool("resume", "--engine", serving.url, env=env)
+    assert up.returncode == 0, up
+    assert says in up.stderr
+    assert serving.complete(RIGHT) == before
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        ("control.checkpointer:Checkpointer.restore", "after"),
+        ("runtime.engines:woken", "before"),
+        ("runtime.engines:woken", "after"),
+    ],
+)
+def test_killed_on_the_way_up_the_next_command_finishes_it(
+    tool: Tool, environment: dict[str, str], served: Served, point: tuple[str, str]
+) -> None:
+    env, serving = served
+    before = serving.complete(RIGHT)
+    assert tool("suspend", "--engine", serving.url, "--force", env=env).returncode == 0
+    assert killed(environment | env, *point, "resume", "--engine", serving.url) == -signal.SIGKILL
+    up = tool("resume", "--engine", serving.url, env=env)
+    assert up.returncode == 0, up
+    assert "its engine was woken and serves again" in up.stderr
+    assert "there is nothing to resume; its engine serves" in up.stdout
+    assert serving.complete(RIGHT) == before
+
+
+def killed(env: dict[str, str], *words: str) -> int:
+    """The tool, dead at one point; how it ended."""
+    command = [sys.executable, str(KILLED), *words]
+    return subprocess.run(command, env=env, capture_output=True, check=False, timeout=60).returncode
