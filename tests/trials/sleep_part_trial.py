@@ -7,7 +7,7 @@ import msgspec
 from warmspare.model.facts import Outcome, Proof, fact_name
 from warmspare.trials.api import Steps, trial
 from warmspare.trials.engine_given import EngineHost
-from warmspare.trials.sleeping import asleep, honesty, in_flight, launch, level_2, no_room, parallel, repeated, turns
+from warmspare.trials.sleeping import asleep, honesty, in_flight, level_2, no_room, parallel, repeated, turns
 from warmspare.trials.sleeping.bench import Bench
 
 PARTS = {
@@ -15,6 +15,8 @@ PARTS = {
     for module in (asleep, honesty, in_flight, level_2, no_room, parallel, repeated, turns)
     for part in module.PARTS
 }
+
+PATIENCE_S = 3.0
 
 
 class Afterwards(Proof, frozen=True, kw_only=True):
@@ -35,16 +37,14 @@ class OnePart(msgspec.Struct, frozen=True, kw_only=True):
 def one_part(steps: Steps, given: OnePart) -> None:
     """An engine, unless the part starts its own; the part; and whether the engine serves."""
     part = PARTS[given.proof]
+    for module in (asleep, in_flight, no_room):  # a minute, for real engines
+        module.ANSWER_S = PATIENCE_S  # type: ignore[misc]
     bench = Bench(steps, given.host, given.host.gpus[:1])
-    bench.use(launch.made_model(steps, given.host.shape))
-    try:
-        if not part.own_engine:
-            bench.start()
-            bench.refer()
+    if part.own_engine:
         steps.part(part.proof, lambda: part.function(bench))
-        if not part.own_engine:
-            known = bench.lost
-            bench.lost = None
-            steps.part(Afterwards, lambda: Afterwards(outcome=Outcome(kind="done"), lost=known, serves=not bench.awake()))
-    finally:
-        bench.stop()
+        return
+    with bench.another() as engine:
+        steps.part(part.proof, lambda: part.function(engine))
+        known = engine.lost
+        serves = not engine.awake()
+        steps.part(Afterwards, lambda: Afterwards(outcome=Outcome(kind="done"), lost=known, serves=serves))

@@ -17,7 +17,7 @@ from warmspare.trials.free_memory import free_by_nvml
 from warmspare.trials.given import Gpu
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import LAST, Part
-from warmspare.trials.sleeping.serving import WORD_S, judged, left_serving
+from warmspare.trials.sleeping.serving import WORD_S, judged, left_serving, lives
 
 LEFT: Final = 4
 """Of what the engine gave back, this part of it is left free: some of a wake goes well, as it does in an accident."""
@@ -74,6 +74,8 @@ def wake_without_room(bench: Bench) -> WakeWithoutRoom:
             context.release()
         second = steps("wake with room", _woken, bench)
         then = steps("see whether it serves", _then, bench)
+        if then != "recovers":
+            bench.lost = f"woken without room, and then with room: {then}"
     return WakeWithoutRoom(
         outcome=_outcome(bench, first, then),
         mib_taken=sum(buffer.size for buffer in taken) // on_gpu.MIB,
@@ -151,7 +153,7 @@ def _then(bench: Bench) -> Then:
     try:
         answer = bench.answer(ANSWER_S)
     except EngineFailed:
-        return "dead" if bench.has_ended() else "wedged"
+        return "wedged" if lives(bench) else "dead"
     return "recovers" if bench.is_right(answer) else "garbage"
 
 

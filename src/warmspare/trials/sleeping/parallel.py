@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Iterable
 from typing import Any, Final
@@ -12,9 +11,10 @@ import msgspec
 from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.asleep import End, sent_asleep
-from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench, memory_mib
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
 from warmspare.trials.sleeping.serving import WORD_S
+from warmspare.trials.sleeping.vram import memory_of
 
 GPUS: Final = 2
 CYCLES: Final = 4
@@ -85,10 +85,9 @@ def _on_two(bench: Bench, flag: str) -> dict[str, Any]:
     if len(bench.host.gpus) < GPUS:
         raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
     gpus = bench.host.gpus[:GPUS]
-    before = [memory_mib(gpu)[0] for gpu in gpus]
-    with contextlib.ExitStack() as stack:
-        opened = bench.another((flag, str(GPUS)), gpus)
-        return _cycled(bench.steps("start an engine on two GPUs", stack.enter_context, opened), before)
+    before = [memory_of(gpu).used_mib for gpu in gpus]
+    with bench.another((flag, str(GPUS)), gpus) as engine:
+        return _cycled(engine, before)
 
 
 def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Count, Outcome, Proof
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import LEVEL_2, Part
-from warmspare.trials.sleeping.serving import WORD_S, left_serving
+from warmspare.trials.sleeping.serving import WORD_S, left_serving, lives
 
 NO_TAG: Final = "warmspare-has-no-such-tag"
 NO_LEVEL: Final = 7
@@ -105,7 +105,7 @@ def _answer(bench: Bench, order: Callable[[], int]) -> Answer:
     try:
         return order()
     except EngineFailed as failed:
-        if failed.status is not None and not bench.has_ended():
+        if failed.status is not None and lives(bench):
             return failed.status
         return "hung" if failed.how == "hung" else "fatal"
 

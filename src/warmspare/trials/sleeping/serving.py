@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Final
 
 from warmspare.control.vllm import Completion, EngineFailed
@@ -32,6 +33,14 @@ class Asked:
             return None
         except EngineFailed as failed:
             return None if failed.how == "hung" else failed
+
+
+def lives(bench: Bench) -> bool:
+    """Whether its core has not died, as far as /health knows; an engine that has ended does not answer that at all."""
+    try:
+        return bench.engine.health(WORD_S) == HTTPStatus.OK
+    except EngineFailed:
+        return False
 
 
 @contextlib.contextmanager

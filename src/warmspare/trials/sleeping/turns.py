@@ -15,6 +15,8 @@ from warmspare.trials.sleeping.serving import judged
 SWAPS: Final = 4
 SHARE: Final = 0.6
 """Of what is free, each takes this: with both awake there would be no room."""
+KEPT: Final = 4
+"""The first must keep less than this part of that asleep, so that the second finds as much free."""
 
 
 class EnginesTakeTurns(Proof, frozen=True, kw_only=True):
@@ -38,11 +40,13 @@ def engines_take_turns(bench: Bench) -> EnginesTakeTurns:
     steps = bench.steps
     with contextlib.ExitStack() as stack:
         before = bench.used_mib()[0]
-        first = steps("start the first engine", stack.enter_context, bench.another(share=SHARE))
+        first = stack.enter_context(bench.another(share=SHARE))
         awake = first.used_mib()[0]
         steps("put it to sleep", first.engine.sleep, 1, within_s=ORDER_S)
         asleep = first.used_mib()[0]
-        second = steps("start the second engine", stack.enter_context, bench.another(share=SHARE))
+        if KEPT * (asleep - before) > awake - before:
+            steps.wrong(f"asleep it keeps {asleep - before} of {awake - before} MiB: no room for another")
+        second = stack.enter_context(bench.another(share=SHARE))
         holds = (awake - before, second.used_mib()[0] - asleep)
         pair, took, right = [second, first], [], []
         for _ in range(SWAPS):
