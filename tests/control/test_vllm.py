@@ -98,7 +98,7 @@ def test_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_name_that_nobody_answers_for_does_not_hold_us_up(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [] if over.wait(30) else [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) * [])
     monkeypatch.setattr(vllm, "ANSWER_S", 0.05)
     with pytest.raises(EngineFailed) as told:
         Engine.at("http://gpu.example:1").health(0.05)
