@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from warmspare.control import process
-from warmspare.control.vllm import Tcp, Unix
+from warmspare.control.vllm import EngineFailed, Tcp, Unix
 from warmspare.control.vllm_command import command, environment, place
 from warmspare.control.vllm_log import Log
-from warmspare.control.vllm_server import Asked, BadFlags, EngineFailed, Server
+from warmspare.control.vllm_server import Asked, BadFlags, Server
 
 Ask = Callable[..., Asked]
 GONE_S = 30.0
