@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from warmspare.control import engine_python
 from warmspare.host import engine_nccl, experiments
-from warmspare.host.experiments import _distributions, _elf, _loader, _python
+from warmspare.host.experiments import _distributions, _elf, _loader
 
 Look = Callable[..., dict[str, Any]]
 NCCL = "libnccl.so.2"
@@ -361,7 +362,7 @@ def test_a_shim_is_asked_which_python_it_stands_for(look: Look, site: Path, tmp_
 
 
 def test_a_python_that_hangs_is_an_absence(look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_python, "ASK_S", 0.1)
+    monkeypatch.setattr(engine_python, "ASK_S", 0.1)
     shim = put(tmp_path / "shims/python3", f"#!/bin/sh\nexec {shutil.which('sleep')} 600\n")
     assert look(PATH=shim.parent)["engine_python"]["failure"]["cause"] == "timeout"
 
@@ -396,7 +397,7 @@ def test_package_folders_are_those_that_a_real_python_searches(program: str, tmp
         [program, "-c", "import sys; print(*sys.path, sep='\\n')"],
         env=environment, capture_output=True, text=True, check=True, timeout=30,
     ).stdout.splitlines()  # fmt: skip
-    found = _python.find(environment)
+    found = engine_python.find(environment)
     assert found
     assert [folder for folder in told if folder.endswith("-packages") and Path(folder).is_dir()] == [
         folder for folder in found.folders if folder.endswith("-packages")

@@ -175,7 +175,7 @@ int cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
     static int times[GPUS];
     unsigned told_mib = planned(~0U, "told free gpu%d nth%d", current->gpu, ++times[current->gpu]);
     *free_bytes = told_mib == ~0U ? left(physical[current->gpu]) : (uint64_t)told_mib << 20;
-    *total = 150754820096;
+    *total = (uint64_t)planned(TOTAL_MIB, "total gpu%d", physical[current->gpu]) << 20;
     return SUCCESS;
 }
 

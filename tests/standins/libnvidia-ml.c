@@ -161,7 +161,15 @@ int nvmlDeviceGetPciInfo_v3(const Gpu *gpu, Pci *pci)
     return fate(NULL, "nvmlDeviceGetPciInfo_v3 gpu%d", gpu->n);
 }
 
-static const unsigned long long TOTAL = 150754820096, RESERVED = 644939776;
+static const unsigned long long RESERVED = 644939776;
+
+/* Bytes that a GPU has: an H200's, or what the plan says (MiB). */
+static unsigned long long total_of(const Gpu *gpu)
+{
+    unsigned mib = TOTAL_MIB;
+    fate(&mib, "total gpu%d", gpu->n);
+    return (unsigned long long)mib << 20;
+}
 
 typedef struct {
     unsigned long long total, free, used;
@@ -172,13 +180,13 @@ static unsigned long long free_on(const Gpu *gpu)
 {
     unsigned has_mib = ~0U;
     fate(&has_mib, "memory gpu%d", gpu->n);
-    unsigned long long has = has_mib == ~0U ? TOTAL - RESERVED : (unsigned long long)has_mib << 20, used = in_use(gpu->n);
+    unsigned long long has = has_mib == ~0U ? total_of(gpu) - RESERVED : (unsigned long long)has_mib << 20, used = in_use(gpu->n);
     return used < has ? has - used : 0;
 }
 
 int nvmlDeviceGetMemoryInfo(const Gpu *gpu, Memory *memory)
 {
-    *memory = (Memory){TOTAL, free_on(gpu), TOTAL - free_on(gpu)};
+    *memory = (Memory){total_of(gpu), free_on(gpu), total_of(gpu) - free_on(gpu)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo gpu%d", gpu->n);
 }
 
@@ -191,7 +199,7 @@ typedef struct {
 int nvmlDeviceGetMemoryInfo_v2(const Gpu *gpu, MemoryV2 *memory)
 {
     *memory = (MemoryV2){
-        memory->version, TOTAL, TOTAL - free_on(gpu) - in_use(gpu->n), free_on(gpu), in_use(gpu->n)};
+        memory->version, total_of(gpu), total_of(gpu) - free_on(gpu) - in_use(gpu->n), free_on(gpu), in_use(gpu->n)};
     return fate(NULL, "nvmlDeviceGetMemoryInfo_v2 gpu%d", gpu->n);
 }
 #endif

@@ -30,7 +30,7 @@
 #define VERSION TEXT(MAJOR) ".88.77"
 #define CUDA_VERSION (MAJOR < 535 ? 11040 : MAJOR < 570 ? 12020 : 13000)
 
-enum { GPUS = 4, FIRST_SLOT = 6 };
+enum { GPUS = 4, FIRST_SLOT = 6, TOTAL_MIB = 143771 };
 static const char *const UUIDS[GPUS] = {
     "731c59fc-2d85-9cee-6153-7dcdc0cf21fa",
     "e9c863cf-f5c9-64e3-7d6a-b0470575a7aa",

@@ -13,7 +13,7 @@ import pytest
 
 from leftovers import Corner
 from standins import Drivers
-from warmspare.host.experiments import _python
+from warmspare.control import engine_python
 from warmspare.model.facts import Absent, Cause, Known, Outcome
 from warmspare.trials.api import at_place
 from warmspare.trials.best_pair import BestPair
@@ -170,7 +170,8 @@ def test_without_nixl_it_is_not_tried_and_says_where_to_put_it(attempt: Try, tmp
 
 
 def test_each_way_to_find_the_engines_python_has_its_words() -> None:
-    assert {named_by for named_by, _ in _python._programs({"WARMSPARE_PYTHON": "x", "VIRTUAL_ENV": "x"})} == set(NAMED)  # noqa: SLF001
+    ways = engine_python._programs({"WARMSPARE_PYTHON": "x", "VIRTUAL_ENV": "x"})  # noqa: SLF001
+    assert {named_by for named_by, _ in ways} == set(NAMED)
 
 
 def test_a_check_that_is_blind_proves_nothing(attempt: Try) -> None:

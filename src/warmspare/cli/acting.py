@@ -6,15 +6,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import click
+
 from warmspare import state
-from warmspare.cli.errors import Failed, Lost
+from warmspare.cli.errors import Failed, Lost, Refused
 from warmspare.cli.output import remark, say
 from warmspare.cli.progress import Progress
 from warmspare.cli.session import need_linux
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done
+from warmspare.control.vllm import BadUrl
 from warmspare.model.facts import Proof
 from warmspare.report.view import clean
+from warmspare.runtime import engines
 from warmspare.runtime.cards import Watch, cards
+from warmspare.runtime.engines import Found
 from warmspare.runtime.journal import Journal
 from warmspare.runtime.operations import JournalFailed
 from warmspare.runtime.outcomes import NotActed
@@ -45,6 +50,30 @@ def act(pid: int, do: Callable[[Tools, Progress], str], *, mends: bool = False) 
         line = do(given, progress)
     say(f"{clean(line)}\n")
     return 0
+
+
+def whom(pid: int | None, url: str | None) -> tuple[int, Found | None]:
+    """The process that is meant, and the engine that it is if that was named.
+
+    Raises:
+        UsageError: both were named, or neither.
+        Refused: the address is none.
+        Failed: nobody of this machine listens there.
+    """
+    if pid is not None and url is None:
+        return pid, None
+    if url is None or pid is not None:
+        message = "name either a process by PID or an engine by --engine URL"
+        raise click.UsageError(message, click.get_current_context(silent=True))
+    need_linux()
+    try:
+        found = engines.found(url)
+    except BadUrl as bad:
+        message = f"--engine {url}: {bad}"
+        raise Refused(message) from bad
+    except NotActed as failure:
+        raise Failed(str(failure)) from failure
+    return found.pid, found
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path("/")
+NO_LIMIT: Final = 2**60
+"""Version 1 has a number near 2^63 for none."""
 _SHIFTS: Final = {"K": 10, "M": 20, "G": 30}
 _VERSIONS: Final = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -29,13 +31,44 @@ def free_bytes(root: Path = ROOT) -> int:
         OSError: /proc cannot be read.
         LookupError: the kernel (before 3.14) does not say what is available.
     """
-    found = re.search(
-        r"^MemAvailable: +([0-9]+) kB$", (root / "proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
-    )
+    limit = limit_bytes(root)
+    available = available_bytes(root)
+    return available if limit is None else min(available, limit)
+
+
+def available_bytes(root: Path = ROOT) -> int:
+    """What the kernel has available, whatever limits us.
+
+    Raises:
+        OSError: /proc cannot be read.
+        LookupError: the kernel (before 3.14) does not say it.
+    """
+    return _meminfo("MemAvailable", root)
+
+
+def total_bytes(root: Path = ROOT) -> int:
+    """What the machine has, as of now: a virtual one may be given more when it needs more.
+
+    Raises:
+        OSError: /proc cannot be read.
+        LookupError: it does not say it.
+    """
+    return _meminfo("MemTotal", root)
+
+
+def limit_bytes(root: Path = ROOT) -> int | None:
+    """What our control groups leave us; None where none limits us."""
+    left = [bytes_left for bytes_left in _left_by_cgroups(root) if bytes_left < NO_LIMIT]
+    return max(0, min(left)) if left else None
+
+
+def _meminfo(name: str, root: Path) -> int:
+    text = (root / "proc/meminfo").read_text(encoding="ascii")
+    found = re.search(rf"^{name}: +([0-9]+) kB$", text, re.MULTILINE)
     if not found:
-        message = "/proc/meminfo names no MemAvailable"
+        message = f"/proc/meminfo names no {name}"
         raise LookupError(message)
-    return max(0, min((int(found[1]) * 1024, *_left_by_cgroups(root))))
+    return int(found[1]) * 1024
 
 
 def _left_by_cgroups(root: Path) -> Iterator[int]:

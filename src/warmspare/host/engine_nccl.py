@@ -1,6 +1,6 @@
 """Which libnccl.so.2 an engine would load: worked out as its torch and ld.so would find it; nothing is loaded.
 
-The Python is the engine's (see experiments/_python.py). What its torch would load is what ld.so finds for torch's
+The Python is the engine's (see control/engine_python.py). What its torch would load is what ld.so finds for torch's
 libraries (see experiments/_loader.py). torch 2.10 and later load the wheel's NCCL by its path first if NVIDIA's other
 wheels are there too: of torch's own wheels that is the one their DT_RPATH names as well, of other builds it cannot be
 told from here. vLLM asks for libnccl.so.2 after it has imported torch, so it gets the one that torch has, unless
@@ -17,7 +17,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from warmspare.host.experiments import _distributions, _elf, _loader, _python
+from warmspare.control import engine_python
+from warmspare.host.experiments import _distributions, _elf, _loader
 from warmspare.host.loading import shown
 
 NCCL: Final = "libnccl.so.2"
@@ -48,8 +49,8 @@ def find(environment: Mapping[str, str]) -> EngineNccl | None:
     could be torch's, it is the one of its Python.
     """
     try:
-        python = _python.find(environment)
-    except _python.FailedError:  # the facts say so; the system's library can be tried all the same
+        python = engine_python.find(environment)
+    except engine_python.FailedError:  # the facts say so; the system's library can be tried all the same
         python = None
     found = loaded(python, _distributions.holding(python.folders, "torch/version.py") if python else None, environment)
     others = [] if found.way == "not_understood" else list(system(NCCL, environment))
@@ -58,7 +59,7 @@ def find(environment: Mapping[str, str]) -> EngineNccl | None:
     return EngineNccl(path, shown_in(path, python)) if path else None
 
 
-def loaded(python: _python.Python | None, torch: str | None, environment: Mapping[str, str]) -> Loaded:
+def loaded(python: engine_python.Python | None, torch: str | None, environment: Mapping[str, str]) -> Loaded:
     """What torch in the folder `torch` would load."""
     if python is None or torch is None:
         return Loaded("no_torch")
@@ -99,14 +100,14 @@ def _chain(torch: str, program: str) -> Iterator[tuple[str, _elf.Elf]]:
             yield path, _elf.read(path)
 
 
-def place_of(path: str, python: _python.Python | None, environment: Mapping[str, str]) -> str:
+def place_of(path: str, python: engine_python.Python | None, environment: Mapping[str, str]) -> str:
     """Which of the known places a file is in."""
     real = os.path.realpath(path)
     of_it = (place for place, other in known(places(python, environment)) if os.path.realpath(other) == real)
     return next(of_it, "another_folder")
 
 
-def places(python: _python.Python | None, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def places(python: engine_python.Python | None, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Where an NCCL may lie, each by the name of the place and its path."""
     for folder in python.folders if python else ():
         for parts in ("nvidia/nccl/lib", "nvidia/cu13/lib", "nvidia/cu12/lib", "torch/lib"):
@@ -134,7 +135,7 @@ def known(places: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return list(found.values())[:_LIMIT]
 
 
-def shown_in(path: str, python: _python.Python | None) -> str:
+def shown_in(path: str, python: engine_python.Python | None) -> str:
     """A path without what comes before the environment; outside of it as any other may be."""
     path = os.path.abspath(path)  # noqa: PTH100 # links are left as they are
     for folder in python.folders if python else ():

@@ -86,6 +86,36 @@ def before_suspend(seen: Seen) -> tuple[Refusal, ...]:
     return (*_locked(seen), *_peers(seen), *_no_room(seen))
 
 
+def before_sleep(seen: Seen) -> tuple[Refusal, ...]:
+    """What speaks against putting an engine to sleep, to suspend its processes after that.
+
+    How much of its memory are weights, which go to the host, and how much is a cache, which is dropped, cannot be
+    seen: that all of it may not fit is a prediction here.
+    """
+    if first := before_any(seen):
+        return first
+    if any(state != "running" for state in seen.cuda.values()):
+        why = f"a part of it is suspended already; `warmspare resume {seen.pid}` brings that back first"
+        return (Refusal(why=why),)
+    rooms = (Refusal(why=f"{one.why}; --force tries it", force=True) for one in _no_room(seen))
+    return (*_peers(seen), *rooms)
+
+
+def before_wake(needed: Mib | None, free: Mib | None) -> tuple[Refusal, ...]:
+    """What speaks against waking an engine: a wake that finds too little GPU memory may leave it of no use for good.
+
+    `needed`: None if nobody told. Source: llm-d FMA#746.
+    """
+    if needed is None or free is None:
+        what = "how much GPU memory its wake takes" if needed is None else "how much GPU memory is free"
+        return (Refusal(why=f"nobody tells {what}; {_WAKE_FOR_GOOD}; --force does it", force=True),)
+    return tuple(
+        Refusal(why=f"{gpu} has {free.get(gpu, 0)} MiB free, and waking its engine takes {mib} MiB; {_WAKE_FOR_GOOD}")
+        for gpu, mib in needed.items()
+        if mib > free.get(gpu, 0)
+    )
+
+
 def before_resume(seen: Seen, needed: Mib | None, free: Mib | None) -> tuple[Refusal, ...]:
     """What speaks against resuming them.
 
@@ -199,6 +229,7 @@ def _no_vram(seen: Seen, needed: Mib | None, free: Mib | None) -> Iterator[Refus
 
 
 _FOR_GOOD: Final = "a restore with too little may strand it for good"
+_WAKE_FOR_GOOD: Final = "a wake with too little may leave it unable ever to wake"
 
 
 def standing(refusals: Sequence[Refusal], *, force: bool) -> Refusal | None:

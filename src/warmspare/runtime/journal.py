@@ -92,6 +92,15 @@ class Journal:
         """
         return next((one for one in reversed(self._ended()) if keys((target,)) & keys(one.targets)), None)
 
+    def last_with(self, target: Target, detail: str) -> Operation | None:
+        """The newest of them that has this detail.
+
+        Raises:
+            JournalFailed: it cannot be read.
+        """
+        of_it = (one for one in reversed(self._ended()) if keys((target,)) & keys(one.targets))
+        return next((one for one in of_it if detail in one.detail), None)
+
     def stranded(self) -> tuple[Operation, ...]:
         """Operations that left processes stranded, and after which none came that touched them.
 

@@ -22,6 +22,7 @@ from warmspare.runtime.journal import Entry
 from warmspare.runtime.looking import look
 from warmspare.runtime.operations import Operation
 from warmspare.runtime.outcomes import NotActed, Recovered, called
+from warmspare.runtime.owed import owed
 from warmspare.runtime.resuming import suspended_again
 from warmspare.runtime.stopping import Stop, stoppable
 from warmspare.runtime.suspending import Options, Well, begun, cuda_of, freed, refuse, told_of
@@ -59,6 +60,9 @@ def move(tools: Tools, pid: int, to: str, options: Options) -> str:
     seen = look(pid, tools.levers, shown)
     suspended = bool(seen.cuda) and set(seen.cuda.values()) == {"checkpointed"}
     refuse(guards.before_any(seen) if suspended else guards.before_suspend(seen), options)
+    if owed(tools.journal, seen.tree):
+        why = f"its engine was put to sleep first; `warmspare resume {pid}` wakes it, and awake it can be moved"
+        raise NotActed(why, "refused")
     vram = noted(tools.journal, cuda_of(seen)) if suspended else seen.vram
     old, new = _ways(shown, summed(vram), to)
     if old.uuid == new.uuid:

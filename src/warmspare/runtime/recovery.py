@@ -15,6 +15,7 @@ import msgspec
 from warmspare.runtime.journal import Entry
 from warmspare.runtime.operations import Act, Operation
 from warmspare.runtime.outcomes import Recovered, called
+from warmspare.runtime.owed import ENGINE
 from warmspare.runtime.stopping import stoppable
 from warmspare.runtime.unit import Tools
 
@@ -26,6 +27,11 @@ FINISHES: Final[dict[Act, str]] = {
     "restore": "warmspare.runtime.restoring",
 }
 """The module whose `finish(operation, entry, tools) -> Recovered` clears up an act; it is imported only for that."""
+FIRST_ASLEEP: Final[dict[Act, str]] = {
+    "suspend": "warmspare.runtime.sleeping_first",
+    "resume": "warmspare.runtime.waking",
+}
+"""The same of acts on an engine that was put to sleep first."""
 ENDS_WITH_THE_BOOT: Final = frozenset({"suspend", "resume", "move"})
 """Acts that leave nothing but processes behind."""
 
@@ -56,7 +62,8 @@ def _recovered(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
         whom = called(operation.targets[0])
         sentence = f"{whom} ended with the machine's last boot, in the middle of its {operation.action}"
         return Recovered(operation=operation, outcome="failed", sentence=sentence)
-    module = importlib.import_module(FINISHES[operation.action])
+    finishes = FINISHES | FIRST_ASLEEP if ENGINE in operation.detail else FINISHES
+    module = importlib.import_module(finishes[operation.action])
     recovered: Recovered = module.finish(operation, entry, tools)
     when = f"the {operation.action} of {operation.pid} that was broken off at {operation.begun_at[11:19]} UTC"
     return msgspec.structs.replace(recovered, sentence=f"{when}: {recovered.sentence}")

@@ -58,7 +58,7 @@ def suspend(tools: Tools, pid: int, options: Options) -> str:
     vram = None if seen.vram is None else {**seen.vram, **(already or {})}
     with stoppable(tools.say) as stop, begun(tools, "suspend", seen, vram) as entry:
         took = freed(tools, entry, seen, options, stop)
-        line = f"suspended {_whom(seen)}: {told(before, tools.cards(), seen)} in {took.all_s:.2f} s"
+        line = f"suspended {whom(seen)}: {told(before, tools.cards(), seen)} in {took.all_s:.2f} s"
         return done(entry, tools, f"{line}; `warmspare resume {pid}` brings it back", stop)
 
 
@@ -74,7 +74,7 @@ def freed(tools: Tools, entry: Entry, seen: Seen, options: Options, stop: Stop) 
         with unit.held():
             return together.suspend(tools.levers, unit.pids, unit, options.limits)
     except FAILURES as failure:
-        raise ended(entry, unit, _undone(unit, seen, failure), stop) from failure
+        raise ended(entry, unit, undone(unit, seen, failure), stop) from failure
 
 
 def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
@@ -157,18 +157,19 @@ def told(before: tuple[Card, ...], after: tuple[Card, ...], seen: Seen) -> str:
     return f"{' and '.join(parts) or '0 MiB'} freed, by NVML,"
 
 
-def _undone(unit: Unit, seen: Seen, failure: Failure) -> NotActed:
-    """Bring back what ran before; how it ended."""
+def undone(unit: Unit, seen: Seen, failure: Failure) -> NotActed:
+    """Bring back what ran before a suspend that failed; how it ended."""
     why = words(failure)
     if not unit.touched:
         return NotActed(f"nothing was done: {why}", "refused")
     ran_again(unit, tuple(pid for pid in unit.pids if seen.cuda[pid] == "running"))
     end, said = judged(unit, seen.cuda)
     if end is None:
-        return NotActed(f"not suspended, {_whom(seen)} runs on: {why}", "undone")
+        return NotActed(f"not suspended, {whom(seen)} runs on: {why}", "undone")
     return NotActed(f"not suspended: {why}; {said}", end)
 
 
-def _whom(seen: Seen) -> str:
+def whom(seen: Seen) -> str:
+    """How a tree is named to the user."""
     others = f" with {len(seen.cuda)} CUDA processes" if len(seen.cuda) > 1 else ""
     return f"{called(seen.tree[0])}{others}"

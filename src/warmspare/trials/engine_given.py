@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import msgspec
 
-from warmspare.host.experiments import _python as engine_python
+from warmspare.control import engine_python
 from warmspare.model import engine_flags
 from warmspare.model.facts import Cause, Known, Readings
 from warmspare.probes import gpus

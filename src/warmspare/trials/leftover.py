@@ -14,7 +14,7 @@ from typing import Final
 
 from warmspare.control import cgroups, process
 from warmspare.model.facts import Cause
-from warmspare.trials import gentle
+from warmspare.trials import awaken, gentle
 from warmspare.trials.api import NotTried
 
 PREFIX: Final = "warmspare-trial-"
@@ -82,7 +82,9 @@ def cleared(token: str, end: Callable[[frozenset[int]], list[int]]) -> list[str]
     if restored:
         stubborn = end(frozenset(left))
         left = {pid: left[pid] for pid in left.keys() & gentle.alive(_folders(token), token)}
-    return [*gentle.by_hand(left), *(f"pid {pid}" for pid in stubborn), *([] if left else _clear_folders(token))]
+    asleep = awaken.settle(_folders(token))
+    kept = [] if left else _clear_folders(token)
+    return [*gentle.by_hand(left), *(f"pid {pid}" for pid in stubborn), *asleep, *kept]
 
 
 def _folders(token: str) -> list[Path]:

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from warmspare.control import engine_python
 from warmspare.control.nixl import Agent, both
-from warmspare.host.experiments import _python
 from warmspare.model import ucx_log
 from warmspare.model.facts import Cause, Count, GbPerS, Outcome, Proof, Subject, Text
 from warmspare.trials.api import NotTried, Steps, trial
@@ -108,10 +108,10 @@ def nixl_transfer(steps: Steps, pair: BestPair) -> NixlTransfer:
     )
 
 
-def _engine_python() -> _python.Python:
+def _engine_python() -> engine_python.Python:
     try:
-        python = _python.find(os.environ)
-    except _python.FailedError as error:
+        python = engine_python.find(os.environ)
+    except engine_python.FailedError as error:
         raise NotTried(Cause(error.cause), f"the engine's Python: {error}") from None
     if python is None:
         raise NotTried(Cause.SKIPPED, "there is no Python where WARMSPARE_PYTHON says")

@@ -1,7 +1,7 @@
 """Which NCCL, UCX, NIXL, torch and vLLM are here, and which NCCL would torch load? Nothing of them is loaded.
 
-The Python is the engine's (see _python.py; WARMSPARE_PYTHON names another); what its torch would load is worked out in
-host/engine_nccl.py. Paths are told relative to the environment: whole, they would name people.
+The Python is the engine's (see control/engine_python.py; WARMSPARE_PYTHON names another); what its torch would load
+is worked out in host/engine_nccl.py. Paths are told relative to the environment: whole, they would name people.
 
 Source: NCCL src/init.cc (VERSION_STRING); nixl contrib/wheel_add_ucx_plugins.py.
 """
@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from warmspare.control import engine_python
 from warmspare.host import engine_nccl
 from warmspare.host.engine_nccl import known, places, shown_in, system
-from warmspare.host.experiments import _distributions, _elf, _python
+from warmspare.host.experiments import _distributions, _elf
 from warmspare.host.experiments._syscalls import Answer
 
 _UCX: Final = "libucp.so.0"
@@ -35,8 +36,8 @@ def run() -> Answer:
     """
     failure, python = None, None
     try:
-        python = _python.find(os.environ)
-    except _python.FailedError as error:
+        python = engine_python.find(os.environ)
+    except engine_python.FailedError as error:
         failure = {"cause": error.cause, "detail": str(error)}
     folders = python.folders if python else ()
     installed = _distributions.look(folders)
@@ -56,7 +57,7 @@ def run() -> Answer:
     }
 
 
-def _told(python: _python.Python | None) -> Answer | None:
+def _told(python: engine_python.Python | None) -> Answer | None:
     return python and {"named_by": python.named_by, "kind_of": python.kind, "version": python.version}
 
 
@@ -69,7 +70,7 @@ def _ucxplaces(folders: Iterable[str], environment: Mapping[str, str]) -> Iterat
     yield from system(_UCX, environment)
 
 
-def _nccl(place: str, path: str, python: _python.Python | None) -> Answer:
+def _nccl(place: str, path: str, python: engine_python.Python | None) -> Answer:
     version, cuda = _nccl_version(path)
     return {"place": place, "path": shown_in(path, python), "version": version, "cuda_version": cuda}
 
@@ -86,7 +87,7 @@ def _nccl_version(path: str) -> tuple[str | None, str | None]:
     return (name[1] if name else None), None
 
 
-def _loaded(python: _python.Python | None, torch: str | None, environment: Mapping[str, str]) -> Answer:
+def _loaded(python: engine_python.Python | None, torch: str | None, environment: Mapping[str, str]) -> Answer:
     found = engine_nccl.loaded(python, torch, environment)
     answer: Answer = {"way": found.way}
     if found.path is not None:

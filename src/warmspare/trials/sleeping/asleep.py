@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from http import HTTPStatus
+from typing import Final, Literal
 
-from warmspare.model.facts import Count, Proof, Seconds
+from warmspare.control.vllm import Completion, EngineFailed
+from warmspare.model.facts import Count, Outcome, Proof, Seconds
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import REQUESTS, Part
+from warmspare.trials.sleeping.serving import Asked, judged, left_serving
+
+LISTEN_S: Final = 2.0
+"""How long the engine is given to refuse a request, or to die of it, before it is woken."""
 
 End = Literal["served", "refused", "lost", "fatal"]
 """Served once the engine was awake; refused, and the engine lives; never answered; or the engine did not survive it."""
@@ -23,3 +32,77 @@ class RequestAsleep(Proof, frozen=True, kw_only=True):
     waited_s: Seconds | None = None
     tokens_equal: bool | None = None
     serves_after: bool | None = None
+
+
+def request_asleep(bench: Bench) -> RequestAsleep:
+    """What becomes of a request while the engine sleeps; it is left serving, or lost."""
+    with left_serving(bench):
+        return sent_asleep(bench)
+
+
+def sent_asleep(bench: Bench) -> RequestAsleep:
+    """Sleep → a request, which must be refused or stay open → wake → its answer → another request."""
+    steps, engine = bench.steps, bench.engine
+    steps("sleep", engine.sleep, 1, within_s=ORDER_S)
+    asked = Asked(bench, LISTEN_S + ORDER_S + ANSWER_S)
+    early = steps("send a request to it asleep", asked.answer, LISTEN_S)
+    if isinstance(early, EngineFailed):
+        return _refused(bench, early)
+    if early is not None:
+        steps.wrong("it answered a request while it was asleep")
+    told = time.monotonic()
+    try:
+        steps("wake", engine.wake, within_s=ORDER_S)
+    except EngineFailed as failed:
+        if why := bench.awake():
+            return _fatal(bench, failed, why)
+        raise
+    answer = steps("wait for its answer", asked.answer, ANSWER_S)
+    return _answered(bench, answer, round(time.monotonic() - told, 4))
+
+
+def _refused(bench: Bench, failed: EngineFailed) -> RequestAsleep:
+    """A refusal is one only if the engine lives; a status may also be the last that it says."""
+    if why := bench.awake():
+        return _fatal(bench, failed, why)
+    broke = failed.status is None
+    return RequestAsleep(
+        outcome=judged(bench, (broke, f"its connection broke: {failed}")),
+        end="lost" if broke else "refused",
+        status=failed.status,
+        serves_after=True,
+    )
+
+
+def _answered(bench: Bench, answer: Completion | EngineFailed | None, waited_s: float) -> RequestAsleep:
+    """What came after the wake: tokens, a refusal, or nothing; and whether the engine serves."""
+    why = bench.awake()
+    if isinstance(answer, EngineFailed):
+        if why:
+            return _fatal(bench, answer, why)
+        outcome = Outcome(kind="refused", step=bench.steps.current, code=answer.code, detail=answer.detail)
+        return RequestAsleep(outcome=outcome, end="lost", status=answer.status, waited_s=waited_s, serves_after=True)
+    if answer is None:
+        silent = f"no answer within {ANSWER_S:g} s of the wake; {why or 'other requests are answered'}"
+        outcome = Outcome(kind="hung", step=bench.steps.current, detail=silent[:300])
+        return RequestAsleep(outcome=outcome, end="fatal" if why else "lost", serves_after=not why)
+    right = bench.is_right(answer)
+    return RequestAsleep(
+        outcome=judged(
+            bench, (not right, "it was answered other tokens than one to an engine awake"), (bool(why), str(why))
+        ),
+        end="served",
+        status=HTTPStatus.OK.value,
+        waited_s=waited_s,
+        tokens_equal=right,
+        serves_after=not why,
+    )
+
+
+def _fatal(bench: Bench, failed: EngineFailed, why: str) -> RequestAsleep:
+    """The engine did not survive it: what it said last, and why it does not serve."""
+    outcome = Outcome(kind="died", step=bench.steps.current, code=failed.code, detail=f"{failed}; {why}"[:300])
+    return RequestAsleep(outcome=outcome, end="fatal", status=failed.status, serves_after=False)
+
+
+PARTS = (Part(RequestAsleep, request_asleep, REQUESTS),)

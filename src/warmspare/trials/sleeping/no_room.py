@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from http import HTTPStatus
+from typing import Final, Literal, NamedTuple
 
-from warmspare.model.facts import Count, Proof, Seconds, Text
+from warmspare.control import cuda_abi as abi
+from warmspare.control.cuda import Buffer, Context, CudaError
+from warmspare.control.vllm import EngineFailed
+from warmspare.host import nvml
+from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Text
+from warmspare.trials import on_gpu
+from warmspare.trials.api import NotTried
+from warmspare.trials.free_memory import free_by_nvml
+from warmspare.trials.given import Gpu
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import LAST, Part
+from warmspare.trials.sleeping.serving import WORD_S, judged, left_serving, lives
+
+LEFT: Final = 4
+"""Of what the engine gave back, this part of it is left free: some of a wake goes well, as it does in an accident."""
+LARGE: Final = 4 * on_gpu.GIB
+SMALL: Final = 2 * on_gpu.MIB
+"""Between these sizes are the pieces in which it is taken."""
 
 Then = Literal["recovers", "wedged", "garbage", "dead"]
 """After the memory was given back and it was woken again: it answers rightly, not at all, wrongly; or it had ended."""
@@ -26,3 +45,127 @@ class WakeWithoutRoom(Proof, frozen=True, kw_only=True):
     second_status: Count | None = None
     then: Then | None = None
     recovers: bool | None = None
+
+
+def wake_without_room(bench: Bench) -> WakeWithoutRoom:
+    """Sleep → its memory is taken → wake, which must fail and say so → given back → wake → tokens.
+
+    Raises:
+        NotTried: under WSL2, where the driver may page the memory out instead; or somebody else is on the GPU.
+    """
+    steps, engine = bench.steps, bench.engine
+    gpu = _alone(bench)
+    with left_serving(bench):
+        context = steps.prepare("open the GPU", on_gpu.opened, gpu)
+        try:
+            before = _free(gpu)
+            steps("sleep", engine.sleep, 1, within_s=ORDER_S)
+            freed = _free(gpu) - before
+            if freed < LEFT * SMALL:
+                steps.wrong(f"its sleep gave {max(0, freed) // on_gpu.MIB} MiB back: too little to take")
+            taken = steps("take its memory", _take, context, gpu, freed // LEFT)
+            begun = time.monotonic()
+            first = steps("wake without room", _woken, bench)
+            refused_s = round(time.monotonic() - begun, 4)
+            health = _health(bench)
+            for buffer in taken:
+                buffer.free()
+        finally:
+            context.release()
+        second = steps("wake with room", _woken, bench)
+        then = steps("see whether it serves", _then, bench)
+        if then != "recovers":
+            bench.lost = f"woken without room, and then with room: {then}"
+    return WakeWithoutRoom(
+        outcome=_outcome(bench, first, then),
+        mib_taken=sum(buffer.size for buffer in taken) // on_gpu.MIB,
+        status=first.status,
+        said=first.said,
+        refused_s=refused_s,
+        health_after=health,
+        second_status=second.status,
+        then=then,
+        recovers=then == "recovers",
+    )
+
+
+class Woken(NamedTuple):
+    """What a wake was answered: its HTTP status, None if there was none; what was said, if it was refused."""
+
+    status: int | None
+    said: str | None = None
+
+
+def _alone(bench: Bench) -> Gpu:
+    """The engine's GPU, with nobody else on it."""
+    gpu = bench.gpus[0]
+    if bench.host.wsl2:
+        raise NotTried(Cause.SKIPPED, "never under WSL2: the driver pages memory out, and may stall the whole machine")
+    pids = nvml.compute_pids(gpu.nvml) if gpu.nvml is not None else None
+    if pids is None:
+        raise NotTried(Cause.SKIPPED, f"NVML does not tell who else is on {gpu.subject}")
+    if len(pids) > 1:
+        raise NotTried(Cause.SKIPPED, f"another process is on {gpu.subject}")
+    return gpu
+
+
+def _free(gpu: Gpu) -> int:
+    free = free_by_nvml(gpu.nvml)
+    if free is None:
+        raise NotTried(Cause.SKIPPED, f"NVML does not tell how much of {gpu.subject} is free")
+    return free
+
+
+def _take(context: Context, gpu: Gpu, leave: int) -> list[Buffer]:
+    """Allocate until no more than `leave` bytes are free, in ever smaller pieces as it gets tight."""
+    taken: list[Buffer] = []
+    size = LARGE
+    while size >= SMALL:
+        if _free(gpu) - leave < size:
+            size //= 2
+            continue
+        try:
+            taken.append(context.allocate(size))
+        except CudaError as error:
+            if error.result != abi.OUT_OF_MEMORY:
+                raise
+            size //= 2
+    return taken
+
+
+def _woken(bench: Bench) -> Woken:
+    """Tell it to wake; a refusal is what is looked for."""
+    try:
+        return Woken(bench.engine.wake(within_s=ORDER_S).status)
+    except EngineFailed as failed:
+        return Woken(failed.status, str(failed)[:300])
+
+
+def _health(bench: Bench) -> int | None:
+    try:
+        return bench.engine.health(WORD_S)
+    except EngineFailed:
+        return None
+
+
+def _then(bench: Bench) -> Then:
+    """What is left of the engine: it is asked, and nothing is done for it any more."""
+    try:
+        answer = bench.answer(ANSWER_S)
+    except EngineFailed:
+        return "wedged" if lives(bench) else "dead"
+    return "recovers" if bench.is_right(answer) else "garbage"
+
+
+def _outcome(bench: Bench, first: Woken, then: Then) -> Outcome:
+    if first.status is None:
+        detail = f"a wake without room had no answer: {first.said}"[:300]
+        return Outcome(kind="died" if then == "dead" else "hung", step="wake without room", detail=detail)
+    if first.status == HTTPStatus.OK:
+        return Outcome(
+            kind="wrong", step="wake without room", detail=f"it said that it woke, without room; then: {then}"
+        )
+    return judged(bench, (then != "recovers", f"given its memory back and woken again: {then}"))
+
+
+PARTS = (Part(WakeWithoutRoom, wake_without_room, LAST, needs_full=True, fatal_ok=True),)

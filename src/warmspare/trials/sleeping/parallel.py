@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable
+from typing import Any, Final
+
 import msgspec
 
-from warmspare.model.facts import Count, Proof, Seconds, Subject
-from warmspare.trials.sleeping.asleep import End
+from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
+from warmspare.trials.api import NotTried
+from warmspare.trials.sleeping.asleep import End, sent_asleep
+from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
+from warmspare.trials.sleeping.serving import WORD_S
+from warmspare.trials.sleeping.vram import memory_of
+
+GPUS: Final = 2
+CYCLES: Final = 4
+ASKED: Final = 4
+"""How often it is asked: replicas answer in turns."""
+KEPT: Final = 2
+"""Asleep, it must hold less of each GPU than this part of what it held awake: its graphs and communicators stay."""
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the engine held of one GPU, through NVML: awake, in its last sleep, and awake again."""
+    """What the engine held of one GPU, through NVML: before it, awake, in its last sleep, awake again."""
 
     subject: Subject
+    mib_before: Count
     mib_awake: Count
     mib_asleep: Count
     mib_after: Count
@@ -52,3 +69,74 @@ class SleepTensorParallel(Proof, frozen=True, kw_only=True):
     is_sleeping_awake: bool | None = None
     is_sleeping_asleep: bool | None = None
     request_asleep: End | None = None
+
+
+def sleep_data_parallel(bench: Bench) -> SleepDataParallel:
+    """Cycles of an engine with two replicas."""
+    return msgspec.convert(_on_two(bench, "--data-parallel-size"), SleepDataParallel)
+
+
+def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
+    """Cycles of an engine on two GPUs."""
+    return msgspec.convert(_on_two(bench, "--tensor-parallel-size"), SleepTensorParallel)
+
+
+def _on_two(bench: Bench, flag: str) -> dict[str, Any]:
+    if len(bench.host.gpus) < GPUS:
+        raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
+    gpus = bench.host.gpus[:GPUS]
+    before = [memory_of(gpu).used_mib for gpu in gpus]
+    with bench.another((flag, str(GPUS)), gpus) as engine:
+        return _cycled(engine, before)
+
+
+def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:
+    """Cycles, each looked at on each GPU and through every replica; then a request while it sleeps."""
+    steps, engine = bench.steps, bench.engine
+    found: dict[str, Any] = {"cold_start_s": bench.cold_start_s, "cycles": CYCLES}
+    found["is_sleeping_awake"] = steps("ask whether it sleeps, awake", engine.is_sleeping, WORD_S)
+    slept, woke, right = [], [], True
+    awake = bench.used_mib()
+    asleep = after = awake
+    for _ in range(CYCLES):
+        steps("sleep", engine.sleep, 1, within_s=ORDER_S)
+        asleep = bench.used_mib()
+        found["is_sleeping_asleep"] = steps("ask whether it sleeps", engine.is_sleeping, WORD_S)
+        steps("wake", engine.wake, within_s=ORDER_S)
+        slept.append(steps.took_s["sleep"])
+        woke.append(steps.took_s["wake"])
+        right = right and steps("ask it", _all_right, bench)
+        after = bench.used_mib()
+    shares = tuple(
+        Share(subject=gpu.subject, mib_before=row[0], mib_awake=row[1], mib_asleep=row[2], mib_after=row[3])
+        for gpu, *row in zip(bench.gpus, before, awake, asleep, after, strict=True)
+    )
+    found |= {
+        "shares": shares,
+        "sleep_s": statistics.median(slept),
+        "wake_s": statistics.median(woke),
+        "tokens_equal": right,
+    }
+    if problem := _problem(shares, found):
+        return {**found, "outcome": Outcome(kind="wrong", step=steps.current, detail=problem)}
+    asked = sent_asleep(bench)
+    return {**found, "outcome": asked.outcome, "request_asleep": asked.end}
+
+
+def _all_right(bench: Bench) -> bool:
+    """Whether every one of a few answers in a row is the one it gave first."""
+    return all(bench.is_right(bench.answer(ANSWER_S)) for _ in range(ASKED))
+
+
+def _problem(shares: Iterable[Share], found: dict[str, Any]) -> str | None:
+    for share in shares:
+        held, kept = share.mib_awake - share.mib_before, share.mib_asleep - share.mib_before
+        if KEPT * kept >= held:
+            return f"asleep it kept {kept} of {held} MiB of {share.subject}"
+    return None if found["tokens_equal"] else "other tokens came after a wake"
+
+
+PARTS = (
+    Part(SleepDataParallel, sleep_data_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
+    Part(SleepTensorParallel, sleep_tensor_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
+)

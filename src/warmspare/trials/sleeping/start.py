@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from warmspare.model.facts import Count, Proof, Seconds, Subject, Text
+from pathlib import PurePath
+from typing import Final
+
+from warmspare.model import engine_flags
+from warmspare.model.facts import Count, Outcome, Proof, Seconds, Subject, Text
+from warmspare.trials.sleeping.bench import Bench
+from warmspare.trials.sleeping.parts import START, Part
 
 
 class EngineStart(Proof, frozen=True, kw_only=True):
@@ -25,3 +31,46 @@ class EngineStart(Proof, frozen=True, kw_only=True):
     weights_mib: Count | None = None
     mib_before: Count | None = None
     mib_awake: Count | None = None
+
+
+def engine_start(bench: Bench) -> EngineStart:
+    """Start it, or look at the one that is there; first token cold; the same prompt some times over, warm."""
+    return _found(bench) if bench.host.ask.url else _started(bench)
+
+
+def _started(bench: Bench) -> EngineStart:
+    host = bench.host
+    flags = engine_flags.parse(host.ask.flags or ())
+    bench.start(host.ask.flags or ())
+    return EngineStart(
+        outcome=Outcome(kind="done"),
+        vllm=bench.engine.version(),
+        model=f"made {host.shape}" if bench.made else PurePath(str(bench.model)).name,
+        gpus=tuple(gpu.subject for gpu in bench.gpus),
+        tensor_parallel=flags.tensor_parallel,
+        data_parallel=flags.data_parallel,
+        cold_start_s=bench.cold_start_s,
+        ready_s=bench.ready_s,
+        first_token_warm_s=bench.first_token_warm_s,
+        weights_mib=bench.weights_mib(),
+        mib_before=sum(bench.mib_before or ()),
+        mib_awake=sum(bench.used_mib()),
+    )
+
+
+def _found(bench: Bench) -> EngineStart:
+    """That it is awake and may be tried was seen before."""
+    bench.refer()
+    return EngineStart(
+        outcome=Outcome(kind="done"),
+        vllm=bench.engine.version(),
+        model=PurePath(next(iter(bench.engine.models()), "")).name or None,
+        found=True,
+        gpus=tuple(gpu.subject for gpu in bench.gpus),
+        first_token_warm_s=bench.first_token_warm_s,
+        weights_mib=bench.weights_mib(),
+        mib_awake=sum(bench.used_mib()),
+    )
+
+
+PARTS: Final = (Part(EngineStart, engine_start, START, found_too=True),)

@@ -1,0 +1,118 @@
+"""An engine of the user's that a trial puts to sleep is woken again, whatever happens to the trial.
+
+Before the first sleep its address is written into the trial's folder, and a process of its own waits on a pipe of the
+trial's. The trial wakes the engine itself; if it dies, that process does; and whoever clears the trial away, its keeper
+or a later run, does so for as long as the address is still written there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import warmspare
+from warmspare.control.vllm import Engine, EngineFailed
+
+KEY: Final = "VLLM_API_KEY"
+"""Where vLLM itself takes the key from that it asks for."""
+FILE: Final = "wake-this-engine"
+LIMIT_S: Final = 8.0
+"""How long one who clears away waits for the engine to say that it is awake: less than it is itself waited for."""
+WORD_S: Final = 2.0
+CALM_S: Final = 0.3
+"""An order to sleep that is on its way is obeyed within that time."""
+WELL: Final = b"."
+_START: Final = (
+    "import sys; held, url, root = sys.argv[1:]; sys.path.append(root);"
+    " from warmspare.trials import awaken; awaken.watch(int(held), url)"
+)
+
+
+def engine_at(url: str) -> Engine:
+    """The user's engine, with the key that the environment has for it.
+
+    Raises:
+        BadUrl: no engine can be there.
+    """
+    return Engine.at(url, os.environ.get(KEY))
+
+
+@contextlib.contextmanager
+def kept_awake(folder: Path, url: str) -> Iterator[None]:
+    """Whatever is done to the engine at `url`, see to it that it is awake afterwards.
+
+    Raises:
+        EngineFailed: it does not wake. Its address stays written.
+    """
+    record = folder / FILE
+    record.write_text(url, encoding="utf-8")
+    held, lifeline = os.pipe()
+    root = str(Path(warmspare.__file__).parent.parent)
+    watcher = subprocess.Popen(
+        [sys.executable, "-P", "-c", _START, str(held), url, root],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(held,),
+        start_new_session=True,
+    )
+    os.close(held)
+    try:
+        yield
+    finally:
+        try:
+            waken(url)
+            record.unlink()
+            os.write(lifeline, WELL)
+        finally:
+            os.close(lifeline)
+            watcher.wait()
+
+
+def watch(held: int, url: str) -> None:
+    """Wait for the end of the trial; without a word that all is well, wake the engine."""
+    if os.read(held, 1) != WELL:
+        waken(url)
+
+
+def settle(folders: Iterable[Path]) -> list[str]:
+    """Wake what trials with these folders may have left asleep. Returns those that do not say that they are awake."""
+    left = []
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            url = (folder / FILE).read_text(encoding="utf-8")
+            try:
+                waken(url)
+            except EngineFailed as failed:
+                left.append(f"the engine at {url}, which may be asleep ({failed})")
+    return left
+
+
+def waken(url: str, within_s: float = LIMIT_S) -> None:
+    """Wake an engine until it says, twice, that it is awake. One that is gone does not sleep.
+
+    Raises:
+        EngineFailed: it does not, in this time.
+    """
+    engine, deadline, calm = engine_at(url), time.monotonic() + within_s, False
+    while True:
+        try:
+            if engine.is_sleeping(min(WORD_S, within_s)):
+                calm = False
+                engine.wake(within_s=max(WORD_S, deadline - time.monotonic()))
+            elif calm:
+                return
+            else:
+                calm = True
+        except EngineFailed as failed:
+            if failed.code == "ECONNREFUSED":
+                return
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(CALM_S)

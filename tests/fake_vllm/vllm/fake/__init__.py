@@ -1,0 +1,1 @@
+"""What is behind the one module that has a name of vLLM's."""
