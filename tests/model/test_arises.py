@@ -80,6 +80,7 @@ def test_a_rule_keeps_its_own_facts_apart_from_those_of_its_condition() -> None:
     assert [d.fact for d in made.dependencies] == [Trial]
     assert made.arises is not None
     assert [d.fact for d in made.arises.dependencies] == [Plain]
+    assert [d.fact for d in made.asked] == [Trial, Plain]
     assert rule(always_holds).arises is None
 
 
