@@ -27,7 +27,7 @@ NOTHING: Final = PythonPackages(
 UNSAID: Final = EnginePlan(given=False)
 H100: Final = GpuIdentity(name="NVIDIA H100 80GB HBM3", compute_capability="9.0")
 GB10: Final = GpuIdentity(name="NVIDIA GB10", compute_capability="12.1")
-LOOK, NEWER, INSTALL, PINNING = "see-known-issues", "newer-vllm", "install-vllm", "enable-pinning-under-wsl2"
+LOOK, NEWER, PINNING = "see-known-issues", "newer-vllm", "enable-pinning-under-wsl2"
 
 cycles = known.sleep_cycles_hold_by_known_issues
 gpu = known.sleep_cycles_hold_by_known_issues_of_the_gpu
@@ -38,9 +38,9 @@ level = known.the_level_used_comes_back_by_known_issues
 others = known.other_known_issues_do_not_apply
 
 
-def vllm(version: str | None, plan: EnginePlan | None = UNSAID, platform: Platform = NATIVE) -> tuple[Given, ...]:
+def vllm(version: str | None, plan: EnginePlan = UNSAID, platform: Platform = NATIVE) -> tuple[Given, ...]:
     packages = replace(NOTHING, torch="2.11.0+cu130", torch_cuda="13.0", vllm=version)
-    return (packages, platform, *((plan,) if plan else ()))
+    return (packages, platform, plan)
 
 
 def plan(*flags: str, level: int = 1, model: str | None = None) -> EnginePlan:
@@ -54,13 +54,11 @@ SPECULATIVE_2: Final = plan("--spec-method", "mtp", level=2)
 ROWS: Final = (
     Row(requests, vllm("0.16.0"), UNMET, NEWER, "a request to a sleeping server reads memory that is gone"),
     Row(requests, vllm("0.16.0"), UNMET, NEWER, "(request-while-asleep-crashes)"),
-    Row(requests, vllm("0.16.0", plan=None), UNMET, NEWER, "known of vLLM 0.16.0"),
     Row(requests, vllm("0.17.0"), MET, None, "no known issue of vLLM 0.17.0 speaks against it"),
-    Row(requests, vllm("0.26.0", plan=None), UNDECIDED, None, "which flags are meant was not recorded"),
     Row(requests, vllm("0.22.1", plan("--kv-offloading-size", "8")), UNMET, LOOK, "native KV offloading"),
     Row(requests, vllm("0.26.0", plan("--kv-offloading-size", "8")), MET, None, "native-kv-offload-dies"),
-    Row(requests, vllm(None), UNDECIDED, INSTALL, "vLLM is not installed"),
-    Row(requests, vllm("dev"), UNDECIDED, None, "is not understood: dev"),
+    Row(requests, vllm(None), NOT_HERE, None, "vLLM is not installed"),
+    Row(requests, vllm("dev"), UNDECIDED, LOOK, "is not understood: dev"),
     Row(cycles, vllm("0.29.0", platform=WSL2), UNMET, PINNING, "under WSL2 vLLM does not start"),
     Row(cycles, vllm("0.24.0", platform=WSL2), UNMET, PINNING, "Qwen3, Llama and Mistral"),
     Row(cycles, vllm("0.23.0", platform=WSL2), UNMET, NEWER, "first-models-do-not-start-under-wsl2"),
@@ -76,27 +74,24 @@ ROWS: Final = (
         cycles, vllm("0.26.0", plan("--kv-cache-dtype", "fp8", model="m")), MET, None,
         "depend on more than is known here: calibrated-kv-scales-reset, hybrid-model-with-quantized-kv-cannot-wake",
     ),
-    Row(cycles, vllm(None), UNDECIDED, INSTALL, "vLLM is not installed"),
+    Row(cycles, vllm(None), NOT_HERE, None, "vLLM is not installed"),
     Row(gpu, (*vllm("0.25.1"), GB10), UNMET, LOOK, "waking ends the engine (unified-memory-dies-on-wake)"),
     Row(gpu, (*vllm("0.26.0"), GB10), MET, None, "unified-memory-dies-on-wake"),
     Row(gpu, (*vllm("0.25.1"), H100), MET, None, "no known issue of vLLM 0.25.1"),
-    Row(gpu, (*vllm(None), H100), UNDECIDED, INSTALL, "vLLM is not installed"),
+    Row(gpu, (*vllm(None), H100), NOT_HERE, None, "vLLM is not installed"),
     Row(data_parallel, vllm("0.23.0", plan("-dp", "2")), UNMET, NEWER, "an idle rank computes a dummy batch"),
     Row(data_parallel, vllm("0.29.0", plan("-dp", "2")), MET, None, "no known issue of vLLM 0.29.0"),
-    Row(data_parallel, vllm("0.23.0"), MET, None, "no known issue of vLLM 0.23.0"),
-    Row(data_parallel, vllm(None), UNDECIDED, INSTALL, "vLLM is not installed"),
+    Row(data_parallel, vllm("0.23.0"), NOT_HERE, None, "data parallelism is not what is to be run"),
+    Row(data_parallel, vllm("odd", plan("-dp", "2")), UNDECIDED, LOOK, "is not understood: odd"),
     Row(tensor_parallel, vllm("0.14.0", plan("-tp", "2")), UNMET, LOOK, "sleep frees 6 of 20 GB"),
     Row(tensor_parallel, vllm("0.26.0", plan("-tp", "2")), MET, None, "custom-all-reduce-and-expandable-segments"),
-    Row(tensor_parallel, vllm(None), UNDECIDED, INSTALL, "vLLM is not installed"),
     Row(level, vllm("0.25.1", LORA_2), UNMET, NEWER, "KeyError"),
     Row(level, vllm("0.33.0", SPECULATIVE_2), UNMET, LOOK, "the draft's weights stay lost"),
-    Row(level, vllm("0.33.0", plan("--enable-lora")), MET, None, "no known issue of vLLM 0.33.0"),
-    Row(level, vllm(None), UNDECIDED, INSTALL, "vLLM is not installed"),
+    Row(level, vllm("0.33.0", LORA_2), MET, None, "no known issue of vLLM 0.33.0"),
+    Row(level, vllm("0.33.0"), NOT_HERE, None, "level 2 is not what is to be run"),
     Row(others, vllm("0.26.0"), UNMET, LOOK, "vLLM 0.26.0 has other known issues: requests-wait-without-limit"),
-    Row(others, vllm("0.26.0", plan=None), UNMET, LOOK, "failed-wake-wedges"),
-    Row(others, vllm("0.0.1", plan=None), UNMET, LOOK, "failed-wake-wedges"),
     Row(others, vllm(None), NOT_HERE, None, "vLLM is not installed"),
-    Row(others, vllm("odd"), UNDECIDED, None, "is not understood: odd"),
+    Row(others, vllm("odd"), UNDECIDED, LOOK, "is not understood: odd"),
 )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def plan(*flags: str, level: Any = 1) -> EnginePlan:  # noqa: ANN401 # likewise
 
 
 def share(subject: str, asleep: int) -> Share:
-    return Share(subject=subject, mib_awake=40000, mib_asleep=asleep, mib_after=40000)
+    return Share(subject=subject, mib_before=0, mib_awake=40000, mib_asleep=asleep, mib_after=40000)
 
 
 TWO: Final = (share("gpu0", 2000), share("gpu1", 2500))

@@ -165,7 +165,9 @@ def test_requests_in_flight_end_as_each_way_says(tried: Place) -> None:
         ("unaborted", "abort", "resumed", True),
     ],
 )
-def test_what_becomes_of_a_request_in_flight_is_seen(tried: Place, plan: str, mode: str, ended: str, right: bool) -> None:
+def test_what_becomes_of_a_request_in_flight_is_seen(
+    tried: Place, plan: str, mode: str, ended: str, right: bool
+) -> None:
     """Wrong tokens, silence, a broken connection; one that goes on where it should have ended is only told."""
     proof, _ = tried(RequestInFlight, plan)
     way = getattr(proof, mode)
@@ -320,9 +322,7 @@ def test_one_rank_that_does_not_sleep_is_seen(
 
 
 @pytest.mark.parametrize("proof", [SleepDataParallel, SleepTensorParallel])
-def test_one_gpu_is_too_few_for_two(
-    tried: Place, proof: type[SleepDataParallel] | type[SleepTensorParallel]
-) -> None:
+def test_one_gpu_is_too_few_for_two(tried: Place, proof: type[SleepDataParallel] | type[SleepTensorParallel]) -> None:
     """Nothing is started then."""
     found, _ = tried.seen(proof)
     assert isinstance(found, Absent)
@@ -358,9 +358,7 @@ def test_a_wake_without_room_is_refused_and_the_next_recovers(tried: Place) -> N
     assert afterwards.serves
 
 
-@pytest.mark.parametrize(
-    ("plan", "then"), [("wedge-after-failed-wake", "wedged"), ("dead-after-failed-wake", "dead")]
-)
+@pytest.mark.parametrize(("plan", "then"), [("wedge-after-failed-wake", "wedged"), ("dead-after-failed-wake", "dead")])
 def test_an_engine_that_does_not_recover_is_lost(tried: Place, plan: str, then: str) -> None:
     """Wedged with /health green, or gone."""
     proof, afterwards = tried(WakeWithoutRoom, plan)

@@ -31,7 +31,7 @@ def proofs() -> tuple[type[Proof], ...]:
 
 @trial(
     deadline=MADE_S,
-    touches="a vLLM engine of its own on free GPUs, about a third of their free memory unless it is your model and flags;"
+    touches="a vLLM engine of its own on free GPUs, a third of their free memory unless it is your model and flags;"
     " with --engine only level-1 sleeps of that engine",
     parts=proofs,
 )
