@@ -127,7 +127,7 @@ def _cycled(bench: Bench, before: list[int], replicas: int) -> dict[str, Any]:
 def _all_right(bench: Bench, replicas: int) -> bool:
     """Whether each replica answers what one answered at first.
 
-    Asked at once, since the next request goes to the one that has the fewest; each then answers alone, as it did before.
+    Asked at once, since a request goes to the replica that has the fewest; each then answers alone, as it did before.
     """
     bench.engine.reset_prefix_cache()
     asked = [Asked(bench, ANSWER_S) for _ in range(replicas)]
