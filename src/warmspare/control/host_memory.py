@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+MIB: Final = 2**20
 ROOT: Final = Path("/")
 _SHIFTS: Final = {"K": 10, "M": 20, "G": 30}
 _VERSIONS: Final = {
