@@ -37,18 +37,22 @@ def proofs() -> tuple[type[Proof], ...]:
 )
 def sleep_wake(steps: Steps, host: EngineHost) -> None:
     """One engine for all parts; one that a part has broken is started anew for the next with `--full`."""
+    try_parts(steps, host, parts.found())
+
+
+def try_parts(steps: Steps, host: EngineHost, chosen: tuple[Part, ...]) -> None:
+    """These, which are in their order, on one engine."""
     bench = _found(steps, host) if host.ask.url else _own(steps, host)
     tried = _Tried(bench)
     try:
-        for part in _ordered(host):
+        for part in _ordered(host, chosen):
             tried.part(part)
     finally:
         bench.stop()
 
 
-def _ordered(host: EngineHost) -> tuple[Part, ...]:
+def _ordered(host: EngineHost, found: tuple[Part, ...]) -> tuple[Part, ...]:
     """Before the user's own model is started, the oracle's controls are done with a made one, which then is gone."""
-    found = parts.found()
     if host.ask.model is None or host.ask.url is not None:
         return found
     early = [part for part in found if part.stage in (ROOM, ORACLE)]

@@ -180,6 +180,7 @@ class Bench:
     def use(self, model: MadeModel | str) -> None:
         """Run this model from now on."""
         self.made = model if isinstance(model, MadeModel) else None
+        self._made = self.made or self._made
         self.model = str(model.folder) if isinstance(model, MadeModel) else model
 
     def start(self, flags: tuple[str, ...] = (), share: float = launch.SHARE) -> None:
