@@ -125,9 +125,9 @@ def test_it_is_asked_for_sleep_mode_on_a_socket_of_its_folder(ask: Ask, tmp_path
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
-        "VLLM_CACHE_ROOT": f"{folder}/vllm",
-        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
-        "TRITON_CACHE_DIR": f"{folder}/triton",
+        "VLLM_CACHE_ROOT": f"{tmp_path}/kept/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{tmp_path}/kept/inductor",
+        "TRITON_CACHE_DIR": f"{tmp_path}/kept/triton",
     }
     assert {name: env.get(name) for name in expected} == expected
     assert env["PATH"] == os.environ["PATH"]
@@ -140,7 +140,7 @@ def test_the_terminals_interrupt_does_not_reach_it(ask: Ask, tmp_path: Path) -> 
 
 
 def test_caches_of_the_users_own_model_stay_the_users(ask: Ask) -> None:
-    env = environment(ask(own_caches=False), {"TRITON_CACHE_DIR": "/mine", "X": "y"})
+    env = environment(ask(), {"TRITON_CACHE_DIR": "/mine", "X": "y"})
     assert (env["TRITON_CACHE_DIR"], env["X"]) == ("/mine", "y")
     assert "VLLM_CACHE_ROOT" not in env
     assert "CUDA_VISIBLE_DEVICES" not in env

@@ -6,32 +6,27 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
-
 import sleep_first_parts
-from engines import Fake, Serving, a_model, used_mib
-from leftovers import Corner, environ, until
+
+from engines import Fake, a_model, used_mib
+from leftovers import Corner, environ
 from standins import Drivers, gpu_ids
 from warmspare.control import process
-from warmspare.control.vllm import Completion
-from warmspare.model.facts import Absent, Cause, Known, Proof, fact_name
-from warmspare.trials.api import NotTried, StepEvent, Steps, at_place
+from warmspare.model.facts import Absent, Known, Proof, fact_name
+from warmspare.trials.api import StepEvent, at_place
 from warmspare.trials.engine_given import EngineHost
 from warmspare.trials.given import EngineAsk, Gpu
 from warmspare.trials.run import Run, run
-from warmspare.trials.sleeping import launch, parts, room
-from warmspare.trials.sleeping.asleep import RequestAsleep
-from warmspare.trials.sleeping.bench import Bench
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
-from warmspare.trials.sleeping.parts import Part
-from warmspare.trials.sleeping.room import Had, SleepRoom
+from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
 
 P = TypeVar("P", bound=Proof)
@@ -253,7 +248,7 @@ def test_the_users_model_after_the_controls_on_one_that_is_made(world: Callable[
     assert steps.index("perturb a layer") < steps.index("sleep 1")
     assert value(ended, SleepOracle).sees
     assert (value(ended, EngineStart).model, value(ended, SleepCycles).cycles) == ("theirs", CYCLES)
-    assert steps.count("spawn an engine") == 4  # noqa: PLR2004 # for its beginning and its end, of two
+    assert steps.count("spawn an engine") == 4  # for its beginning and its end, of two
 
 
 @pytest.mark.parametrize(
