@@ -81,14 +81,14 @@ def watch(held: int, url: str) -> None:
         waken(url)
 
 
-def settle(folders: Iterable[Path]) -> list[str]:
+def settle(folders: Iterable[Path], within_s: float = LIMIT_S) -> list[str]:
     """Wake what trials with these folders may have left asleep. Returns those that do not say that they are awake."""
     left = []
     for folder in folders:
         with contextlib.suppress(OSError):
             url = (folder / FILE).read_text(encoding="utf-8")
             try:
-                waken(url)
+                waken(url, within_s)
             except EngineFailed as failed:
                 left.append(f"the engine at {url}, which may be asleep ({failed})")
     return left
