@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paired import summary
-from warmspare.control.vllm_server import Asked, Server
 
 from warmspare.control.checkpointer import Checkpointer
 from warmspare.control.vllm import Tcp
+from warmspare.control.vllm_server import Asked, Server
 from warmspare.runtime import cards as gpus
 from warmspare.runtime import engines, resuming, sleeping_first, suspending, waking
 from warmspare.runtime.cards import Card, Watch, cards
@@ -101,7 +101,6 @@ def engine(named: argparse.Namespace, flags: list[str], shown: tuple[Card, ...],
             flags=tuple(flags),
             gpus=tuple(card.uuid for card in shown[: named.gpus]),
             folder=folder,
-            own_caches=False,
         )
     ) as server:
         took = server.ready(START_S, lambda word: print(f"  {word}", file=sys.stderr))

@@ -35,7 +35,11 @@ class Corner:
 
     def folders(self) -> list[Path]:
         """Trial folders in the scratch root, and new ones in the roots that a trial falls back to."""
-        return [*self.scratch.glob("warmspare-trial-*"), *(self._elsewhere() - self._fallbacks)]
+        new = self._elsewhere() - self._fallbacks
+        # Of a run that still goes on: of ours, its keeper counts as a process; all others are no matter of this corner.
+        held = locked() if new else frozenset()
+        left = [one for one in new if one.exists() and inode(one) not in held]
+        return [*self.scratch.glob("warmspare-trial-*"), *left]
 
     def left(self) -> dict[str, object]:
         """All that is left now, by its kind; empty when nothing is."""
@@ -52,12 +56,20 @@ class Corner:
         return self.left()
 
     def _new_namespaces(self) -> set[str]:
-        """New ones, unless all that are in them are strangers: they have an environment, without the mark."""
+        """New ones, unless all that are in them are strangers."""
         new = {name: pids for name, pids in namespaces().items() if name not in self._namespaces}
-        mark = f"{MARK}={self.mark}".encode()
-        return {
-            name for name, pids in new.items() if any(mark in environ(pid) or environ(pid) == [b""] for pid in pids)
-        }
+        return {name for name, pids in new.items() if not all(map(self._is_stranger, pids))}
+
+    def _is_stranger(self, pid: int) -> bool:
+        """Whether it has an environment without the mark; one that has none (it ends, or starts) is as its parent."""
+        mark, own = f"{MARK}={self.mark}".encode(), environ(pid)
+        if own != [b""]:
+            return mark not in own
+        above = parent(pid)
+        if above is None or above in (1, os.getpid()):
+            return False
+        its = environ(above)
+        return len(its) > 1 and mark not in its
 
     @staticmethod
     def _elsewhere() -> set[Path]:
@@ -83,6 +95,28 @@ def environ(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return []
+
+
+def parent(pid: int) -> int | None:
+    """Whose child it is; None when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def locked() -> frozenset[int]:
+    """The inodes of what somebody holds by flock, as the kernel lists them: to try the lock would get in the way."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return frozenset(int(line.split()[5].rpartition(":")[2]) for line in lines if "FLOCK" in line and "->" not in line)
+
+
+def inode(path: Path) -> int | None:
+    """Its number; None when it is gone."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def namespaces() -> dict[str, list[int]]:

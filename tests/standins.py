@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 SOURCES: Final = Path(__file__).with_name("standins")
 NOW: Final = 999
@@ -36,7 +36,10 @@ def gpu_ids() -> tuple[str, ...]:
 
 
 class Drivers:
-    """Builds each library once a version, and lays out folders with them."""
+    """Builds each library once a version and session, and lays out folders with copies of them."""
+
+    _libraries: ClassVar[dict[tuple[str, ...], bytes]] = {}
+    """What each command, less its folders, has built."""
 
     def __init__(self, folder: Path, compiler: list[str] | None = None) -> None:
         """Build under `folder`, caches included."""
@@ -75,9 +78,17 @@ class Drivers:
         if not file.exists():
             file.parent.mkdir(exist_ok=True, parents=True)
             without = [f"-D{function}=lacking_{function}" for function in lacks]
-            what = (f"-DMAJOR={major}", *without, f"-Wl,-soname,{soname}")
-            files = ("-o", str(file), str(SOURCES / f"{library}.c"))
-            caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
-            command = [*self._compiler, *FLAGS, *what, *files, "-ldl", "-pthread"]
-            subprocess.run(command, env={**os.environ, **caches}, check=True)
+            command = (*self._compiler, *FLAGS, f"-DMAJOR={major}", *without, f"-Wl,-soname,{soname}")
+            if command not in self._libraries:
+                self._libraries[command] = self._compiled(command, SOURCES / f"{library}.c", file)
+            file.write_bytes(self._libraries[command])
         return file
+
+    def _compiled(self, command: tuple[str, ...], source: Path, file: Path) -> bytes:
+        caches = {f"ZIG_{which}_CACHE_DIR": str(self._folder / "zig-cache") for which in ("GLOBAL", "LOCAL")}
+        made = file.with_suffix(".made")
+        whole = [*command, "-o", str(made), str(source), "-ldl", "-pthread"]
+        subprocess.run(whole, env={**os.environ, **caches}, check=True)
+        library = made.read_bytes()
+        made.unlink()
+        return library

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from leftovers import until
 from warmspare.control.target import has_libcuda, is_same, target, tree
 
 FAMILY = """
@@ -38,6 +39,7 @@ def family() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_process_is_told_as_the_kernel_has_it(family: subprocess.Popen[str]) -> None:
+    assert until(lambda: (seen := target(family.pid)) and seen.state == "S")  # it is ready, and then sleeps
     found = target(family.pid)
     assert found
     assert (found.pid, found.parent, found.uid) == (family.pid, os.getpid(), os.geteuid())

@@ -22,12 +22,13 @@ from msgspec.structs import replace
 from warmspare import catalogue
 from warmspare.host.recorded import RecordedHost
 from warmspare.judge import judge
-from warmspare.model.facts import Absent, Cause, Readings, fact_name
+from warmspare.model.facts import HOST, Absent, Cause, Known, Readings, Standing, fact_name
 from warmspare.model.snapshot import Reader, Snapshot, encode
 from warmspare.model.transcript import Call
 from warmspare.probes.api import collect
 from warmspare.report import terminal
 from warmspare.report.view import TrackView, view
+from warmspare.trials.engine_plan import EnginePlan
 
 __all__ = ["SYNTHETIC", "assembled", "main", "report"]
 
@@ -43,6 +44,7 @@ def assembled(base: Snapshot, answers: Answers, notes: tuple[str, ...]) -> Snaps
     calls = tuple(calls[place] for place in asked)
     trial = Absent(cause=Cause.SKIPPED, detail="a synthetic host")
     known = _read(calls)
+    known[fact_name(EnginePlan), HOST] = Known(value=EnginePlan(given=False), standing=Standing.OBSERVED, at=WHEN)
     for one in catalogue.trials():
         subjects = one.kind.subjects(Readings(known))
         known |= {(fact_name(proof), subject): trial for proof in one.proofs for subject in subjects}

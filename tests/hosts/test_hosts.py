@@ -88,7 +88,7 @@ def findings(judgement: Judgement) -> dict[tuple[str, str], Finding]:
 
 def rests_on(rule: Rule) -> frozenset[str]:
     """The facts that a requirement depends on, inventories of its subjects included."""
-    facts = {dependency.fact for dependency in rule.dependencies}
+    facts = {dependency.fact for dependency in rule.asked}
     kinds = [fact.KIND for fact in facts]
     while kinds:
         kind = kinds.pop()

@@ -259,6 +259,18 @@ def test_a_key_is_taken_from_the_environment(driver: Driver, tools: Tools, monke
         assert (model.states, model.mib) == ({"running"}, ALL_AWAKE)
 
 
+def test_a_key_that_cannot_be_sent_is_told_before_anything_is_touched(
+    driver: Driver, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(driver) as (model, found):
+        suspend(tools, found, PLAIN)
+        monkeypatch.setenv(engines.KEY, "a\nkey")
+        with pytest.raises(NotActed, match="the API key") as told:
+            waking.resume(tools, model.pid, PLAIN)
+        assert told.value.end == "refused"
+        assert is_down(model)
+
+
 def test_a_wake_that_fails_strands_it_and_says_what_to_do(driver: Driver, tools: Tools) -> None:
     with serving(driver, "wake fails") as (model, found):
         suspend(tools, found, PLAIN)

@@ -50,39 +50,6 @@ def without_nccl(way: str, **changed: str) -> NcclLoaded:
     return replace(NcclLoaded(way="not_found"), way=way, **changed)
 
 
-def crashes(version: str) -> Row:
-    words = f"vLLM {version} crashes on a request while asleep"
-    return Row(engine.vllm_survives_requests_asleep, (with_vllm(version),), UNMET, "newer-vllm", words)
-
-
-def survives(version: str) -> Row:
-    words = f"vLLM {version} is past the versions that crash"
-    return Row(engine.vllm_survives_requests_asleep, (with_vllm(version),), MET, None, words)
-
-
-def faulty(version: str, words: str) -> Row:
-    words = f"vLLM {version} has known faults in Sleep Mode: {words}"
-    return Row(engine.vllm_sleep_faults_are_known, (with_vllm(version),), UNMET, "newer-vllm", words)
-
-
-def faultless(version: str) -> Row:
-    words = f"is listed here for vLLM {version}"
-    return Row(engine.vllm_sleep_faults_are_known, (with_vllm(version),), MET, None, words)
-
-
-def dies_in_wsl2(version: str) -> Row:
-    facts, words = (with_vllm(version), WSL2), f"vLLM {version} dies under WSL2"
-    return Row(engine.vllm_starts_under_wsl2, facts, UNMET, "enable-pinning-under-wsl2", words)
-
-
-def starts(version: str, platform: Platform) -> Row:
-    words = f"nothing documented keeps vLLM {version} from starting here"
-    return Row(engine.vllm_starts_under_wsl2, (with_vllm(version), platform), MET, None, words)
-
-
-IDLE_RANK: Final = "an idle data-parallel rank crashes it"
-FAILED_WAKE: Final = "after a failed wake only a restart helps"
-
 VLLM: Final = (
     Row(
         engine.engine_python_is_known, (EnginePython(found=True, named_by="virtual_env", version="3.12.3"),), MET, None,
@@ -91,33 +58,6 @@ VLLM: Final = (
     Row(engine.engine_python_is_known, (EnginePython(found=False),), UNDECIDED, "name-the-python", "no Python of an"),
     Row(engine.vllm_is_there, (with_vllm("0.30.0"),), MET, None, "vLLM 0.30.0"),
     Row(engine.vllm_is_there, (NOTHING,), UNDECIDED, "install-vllm", "vLLM is not installed"),
-    crashes("0.8.5"),
-    crashes("0.16.9"),
-    survives("0.17.0"),
-    survives("0.26.0rc1+cu130"),
-    survives("1.0"),
-    Row(engine.vllm_survives_requests_asleep, (NOTHING,), UNDECIDED, "install-vllm", "vLLM is not installed"),
-    Row(engine.vllm_survives_requests_asleep, (with_vllm("dev"),), UNDECIDED, None, "is not understood: dev"),
-    Row(engine.vllm_survives_requests_asleep, (with_vllm("12345.1"),), UNDECIDED, None, "is not understood: 12345.1"),
-    faulty("0.23.9", f"{IDLE_RANK}, {FAILED_WAKE}"),
-    faulty("0.24.0", FAILED_WAKE),
-    faulty("0.26.0rc1+cu130", FAILED_WAKE),
-    faulty("0.27.9", FAILED_WAKE),
-    faultless("0.28.0"),
-    faultless("0.28"),
-    Row(engine.vllm_sleep_faults_are_known, (NOTHING,), NOT_HERE, None, "vLLM is not installed"),
-    dies_in_wsl2("0.24.0"),
-    dies_in_wsl2("0.26.0rc1+cu130"),
-    dies_in_wsl2("0.29.9"),
-    starts("0.23.9", WSL2),
-    starts("0.30.0", WSL2),
-    Row(engine.vllm_starts_under_wsl2, (with_vllm("rubbish"), WSL2), UNDECIDED, None, "not understood: rubbish"),
-    starts("0.29.9", NATIVE),
-    Row(
-        engine.vllm_starts_under_wsl2, (replace(with_vllm("0.26.0"), vllm_pins=True), WSL2), MET, None,
-        "nothing documented keeps vLLM 0.26.0",
-    ),
-    Row(engine.vllm_starts_under_wsl2, (NOTHING, WSL2), UNDECIDED, "install-vllm", "vLLM is not installed"),
     Row(engine.torch_is_for_cuda, (TORCH,), MET, None, "torch 2.11.0+cu130 for CUDA 13.0"),
     Row(engine.torch_is_for_cuda, (NOTHING,), UNDECIDED, "install-vllm", "torch is not installed"),
     Row(engine.torch_is_for_cuda, (ROCM,), UNMET, "torch-for-cuda", "is not built for CUDA but for ROCm 7.1"),

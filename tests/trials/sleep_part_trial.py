@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from warmspare.model.facts import Outcome, Proof, fact_name
@@ -16,7 +18,7 @@ PARTS = {
     for part in module.PARTS
 }
 
-PATIENCE_S = 3.0
+PATIENCE_S: Final = 3.0
 
 
 class Afterwards(Proof, frozen=True, kw_only=True):
@@ -38,7 +40,7 @@ def one_part(steps: Steps, given: OnePart) -> None:
     """An engine, unless the part starts its own; the part; and whether the engine serves."""
     part = PARTS[given.proof]
     for module in (asleep, in_flight, no_room):  # a minute, for real engines
-        module.ANSWER_S = PATIENCE_S  # type: ignore[misc]
+        vars(module)["ANSWER_S"] = PATIENCE_S
     bench = Bench(steps, given.host, given.host.gpus[:1])
     if part.own_engine:
         steps.part(part.proof, lambda: part.function(bench))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,29 +12,14 @@ from gpu_world import DONE, World, outcome, value
 from test_criu_roundtrip import STOPPED, says
 
 from leftovers import small_disk
-from standins import Drivers
 from warmspare.control.criu import Criu
 from warmspare.model.facts import Absent, Cause
 from warmspare.trials import leftover
 from warmspare.trials.criugpu_roundtrip import CriugpuRoundtrip
 
+pytest_plugins = ("gpu_fixtures",)
 HURRY_S: Final = 8.0
 """A deadline for trials in which something is waited for that never comes."""
-
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
-    return Drivers(tmp_path_factory.mktemp("standins"))
-
-
-@pytest.fixture
-def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    world = World(drivers, tmp_path, monkeypatch)
-    try:
-        yield world
-        assert world.corner.left_in_the_end() == {}
-    finally:
-        world.clear()
 
 
 def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +13,10 @@ import pytest
 from gpu_world import World
 
 from leftovers import environ, until
-from standins import Drivers
 from warmspare.control import process
 from warmspare.trials import gentle, leftover
 
+pytest_plugins = ("gpu_fixtures",)
 TOOL: Final = """\
 import sys
 sys.path[:0] = sys.argv[2:]
@@ -28,21 +27,6 @@ print(*ended.left, sep="\\n")
 """
 HERE: Final = Path(__file__).parent
 STEPS: Final = ("start the canary", "lock", "checkpoint", "see the memory freed", "restore", "unlock", "see it go on")
-
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
-    return Drivers(tmp_path_factory.mktemp("standins"))
-
-
-@pytest.fixture
-def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    world = World(drivers, tmp_path, monkeypatch)
-    try:
-        yield world
-        assert world.corner.left_in_the_end() == {}
-    finally:
-        world.clear()
 
 
 class Tool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,6 @@ import pytest
 from gpu_world import DONE, World, outcome, value
 
 from leftovers import until
-from standins import Drivers
 from warmspare.control import process
 from warmspare.model.facts import Absent, Cause
 from warmspare.trials import gentle, gpu_canary, leftover
@@ -22,24 +20,9 @@ from warmspare.trials.gpu_move import GpuMove
 from warmspare.trials.gpu_suspend import GpuSuspend
 from warmspare.trials.on_gpu import NO_ORACLE
 
+pytest_plugins = ("gpu_fixtures",)
 HURRY_S: Final = 4.0
 """A deadline for what never ends."""
-
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
-    return Drivers(tmp_path_factory.mktemp("standins"))
-
-
-@pytest.fixture
-def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A world in which nothing may be left in the end."""
-    world = World(drivers, tmp_path, monkeypatch)
-    try:
-        yield world
-        assert world.corner.left_in_the_end() == {}
-    finally:
-        world.clear()
 
 
 def test_a_process_survives_on_an_honest_driver(world: World) -> None:

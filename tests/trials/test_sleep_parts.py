@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
 import sleep_part_trial
-from engines import Fake
 from gpu_world import gpu
-from leftovers import Corner
 from sleep_part_trial import Afterwards, OnePart
+
+from engines import Fake
+from leftovers import Corner
 from standins import Drivers
 from warmspare.model.facts import Absent, Known, Proof, fact_name
 from warmspare.trials.api import at_place
@@ -41,17 +41,11 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
     return Drivers(tmp_path_factory.mktemp("drivers"))
 
 
-class Seen:
-    """What came of a part: its proof or why there is none, and what is known of the engine afterwards."""
-
-    def __init__(self, proof: Proof | Absent, afterwards: Afterwards | None) -> None:
-        self.proof, self.afterwards = proof, afterwards
-
-
 class Place:
     """Where parts are tried."""
 
     def __init__(self, drivers: Drivers, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        """Nothing is there yet."""
         self.corner = Corner(folder / "scratch")
         self._drivers, self._folder, self._patch = drivers, folder, patch
 
@@ -64,6 +58,7 @@ class Place:
     def seen(
         self, proof: type[P], *plan: str, gpus: int = 1, wsl2: bool = False
     ) -> tuple[Proof | Absent, Afterwards | None]:
+        """The same where the part may not be tried at all."""
         fake = Fake(self._drivers, self._folder / "engine", *plan)
         path = os.pathsep.join((str(Path(__file__).parent), fake.env["PYTHONPATH"]))
         for name, value in {**self.corner.env, **fake.env, "PYTHONPATH": path}.items():
@@ -111,24 +106,24 @@ def test_a_request_while_it_sleeps_is_served_after_the_wake(tried: Place) -> Non
 
 
 @pytest.mark.parametrize(
-    ("plan", "kind", "end", "status", "lives"),
+    ("plan", "comes_to"),
     [
-        ("refuse-asleep", "done", "refused", 503, True),
-        ("crash-on-request-asleep", "died", "fatal", 500, False),
-        ("lose-parked", "hung", "lost", None, True),
-        ("drop-parked", "wrong", "lost", None, True),
-        ("dead-after-sleep-200", "died", "fatal", 500, False),
-        ("garbage-after-level-1", "wrong", "served", 200, False),
+        ("refuse-asleep", ("done", "refused", 503, True)),
+        ("crash-on-request-asleep", ("died", "fatal", 500, False)),
+        ("lose-parked", ("hung", "lost", None, True)),
+        ("drop-parked", ("wrong", "lost", None, True)),
+        ("dead-after-sleep-200", ("died", "fatal", 500, False)),
+        ("garbage-after-level-1", ("wrong", "served", 200, False)),
     ],
 )
 def test_a_request_while_it_sleeps_comes_to_its_known_end(
-    tried: Place, plan: str, kind: str, end: str, status: int | None, lives: bool
+    tried: Place, plan: str, comes_to: tuple[str, str, int | None, bool]
 ) -> None:
     """Each known way, and whether the engine is told to be lost."""
     proof, afterwards = tried(RequestAsleep, plan)
-    assert (proof.outcome.kind, proof.end, proof.status, proof.serves_after) == (kind, end, status, lives), proof
+    assert (proof.outcome.kind, proof.end, proof.status, proof.serves_after) == comes_to, proof
     assert afterwards is not None
-    assert (afterwards.lost is None, afterwards.serves) == (lives, lives), afterwards
+    assert (afterwards.lost is None) == afterwards.serves == proof.serves_after, afterwards
 
 
 def test_an_engine_that_answers_while_it_sleeps_does_not_sleep(tried: Place) -> None:
@@ -157,19 +152,19 @@ def test_requests_in_flight_end_as_each_way_says(tried: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "mode", "ended", "right"),
+    ("plan", "mode", "ended"),
     [
-        ("garbage-after-keep", "keep", "resumed", False),
-        ("lose-kept", "keep", "lost", True),
-        ("cut-aborted", "abort", "broken", True),
-        ("unaborted", "abort", "resumed", True),
+        ("garbage-after-keep", "keep", "resumed"),
+        ("lose-kept", "keep", "lost"),
+        ("cut-aborted", "abort", "broken"),
+        ("unaborted", "abort", "resumed"),
     ],
 )
-def test_what_becomes_of_a_request_in_flight_is_seen(tried: Place, plan: str, mode: str, ended: str, right: bool) -> None:
+def test_what_becomes_of_a_request_in_flight_is_seen(tried: Place, plan: str, mode: str, ended: str) -> None:
     """Wrong tokens, silence, a broken connection; one that goes on where it should have ended is only told."""
     proof, _ = tried(RequestInFlight, plan)
     way = getattr(proof, mode)
-    assert (way.ended, way.tokens_right, way.alive) == (ended, right, True), proof
+    assert (way.ended, way.tokens_right, way.alive) == (ended, plan != "garbage-after-keep", True), proof
     assert (proof.outcome.kind == "done") == (plan == "unaborted"), proof
 
 
@@ -251,7 +246,7 @@ def test_garbage_after_level_2_is_seen(tried: Place) -> None:
     proof, afterwards = tried(SleepLevel2, "garbage-after-level-2")
     assert (proof.outcome.kind, proof.tokens_equal_after_reload) == ("wrong", False), proof
     assert afterwards is not None
-    assert afterwards.lost == "the engine answers other tokens than before"
+    assert "than before" in (afterwards.lost or ""), afterwards
 
 
 def test_a_failed_reload_is_told_where_it_failed(tried: Place) -> None:
@@ -296,11 +291,11 @@ def test_what_it_says_is_told_as_it_says_it(tried: Place, plan: str, fact: str, 
 
 @pytest.mark.parametrize("proof", [SleepDataParallel, SleepTensorParallel])
 def test_an_engine_on_two_gpus_sleeps_on_both(
-    tried: Place, proof: type[SleepDataParallel] | type[SleepTensorParallel]
+    tried: Place, proof: type[SleepDataParallel | SleepTensorParallel]
 ) -> None:
     """Each gives its memory back, by NVML."""
     found, _ = tried(proof, gpus=2)
-    assert found.outcome.kind == "done", found
+    assert found.outcome.kind == "done", found.outcome
     assert (found.tokens_equal, found.is_sleeping_awake, found.is_sleeping_asleep) == (True, False, True)
     assert found.request_asleep == "served"
     assert found.shares
@@ -310,7 +305,7 @@ def test_an_engine_on_two_gpus_sleeps_on_both(
 
 @pytest.mark.parametrize("proof", [SleepDataParallel, SleepTensorParallel])
 def test_one_rank_that_does_not_sleep_is_seen(
-    tried: Place, proof: type[SleepDataParallel] | type[SleepTensorParallel]
+    tried: Place, proof: type[SleepDataParallel | SleepTensorParallel]
 ) -> None:
     """Although the engine says that it sleeps."""
     found, _ = tried(proof, "one-rank-asleep", gpus=2)
@@ -320,9 +315,7 @@ def test_one_rank_that_does_not_sleep_is_seen(
 
 
 @pytest.mark.parametrize("proof", [SleepDataParallel, SleepTensorParallel])
-def test_one_gpu_is_too_few_for_two(
-    tried: Place, proof: type[SleepDataParallel] | type[SleepTensorParallel]
-) -> None:
+def test_one_gpu_is_too_few_for_two(tried: Place, proof: type[SleepDataParallel | SleepTensorParallel]) -> None:
     """Nothing is started then."""
     found, _ = tried.seen(proof)
     assert isinstance(found, Absent)
@@ -358,9 +351,7 @@ def test_a_wake_without_room_is_refused_and_the_next_recovers(tried: Place) -> N
     assert afterwards.serves
 
 
-@pytest.mark.parametrize(
-    ("plan", "then"), [("wedge-after-failed-wake", "wedged"), ("dead-after-failed-wake", "dead")]
-)
+@pytest.mark.parametrize(("plan", "then"), [("wedge-after-failed-wake", "wedged"), ("dead-after-failed-wake", "dead")])
 def test_an_engine_that_does_not_recover_is_lost(tried: Place, plan: str, then: str) -> None:
     """Wedged with /health green, or gone."""
     proof, afterwards = tried(WakeWithoutRoom, plan)

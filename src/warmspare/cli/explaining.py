@@ -72,7 +72,7 @@ class Explainer:
             yield f"  {_place(track, weighed, rule)}"
         if any(rule.id != weighed.rule.id for _, weighed in places):
             yield "  paper only predicts: once that proof was tried here, its result counts"
-        yield "  depends on: " + ", ".join(str(d.fact.__struct_config__.tag) for d in rule.dependencies)
+        yield "  depends on: " + ", ".join(str(d.fact.__struct_config__.tag) for d in rule.asked)
         for remedy in rule.remedies:
             yield from self._do(self.remedies[remedy])
         for source in rule.sources:

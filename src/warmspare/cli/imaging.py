@@ -15,6 +15,7 @@ from warmspare.cli.output import say
 from warmspare.cli.progress import Progress
 from warmspare.cli.session import need_linux
 from warmspare.control.criu import Criu, Options, missing_capabilities
+from warmspare.control.host_memory import MIB
 from warmspare.model.criu_log import REMEDIES
 from warmspare.report.view import clean
 from warmspare.runtime import checkpointing, fitting, hosts, restoring
@@ -34,7 +35,6 @@ from warmspare.trials.gpu_suspend import GpuSuspend
 PROOFS: Final = (GpuSuspend, CriugpuRoundtrip)
 CPU_PROOFS: Final = (CriuRoundtrip,)
 NO_CRIU: Final = "no CRIU was found: install CRIU 4 or later, or name one with --criu PATH"
-MIB: Final = 2**20
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from warmspare.cli.errors import USAGE, Refused, tell
 from warmspare.cli.explain import explain
 from warmspare.cli.inspect import inspect
 from warmspare.cli.judge import judge
+from warmspare.cli.known_issues import known_issues
 from warmspare.cli.move import move
 from warmspare.cli.ps import ps
 from warmspare.cli.restore import restore
@@ -56,6 +57,7 @@ def cli() -> None:
 
 for command in (
     check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect, shim,
+    known_issues,
 ):  # fmt: skip
     cli.add_command(command)
 

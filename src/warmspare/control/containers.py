@@ -101,14 +101,7 @@ class Podman:
             "PATH": f"{names}:{beside}:{os.environ.get('PATH', '')}",
         }
         # The user's own settings must not steer us to the user's own containers, or to another machine's.
-        theirs = (
-            "CONTAINERS_CONF_OVERRIDE",
-            "CONTAINER_HOST",
-            "CONTAINER_CONNECTION",
-            "STORAGE_DRIVER",
-            "STORAGE_OPTS",
-        )
-        self._environment = {name: value for name, value in os.environ.items() if name not in theirs} | mine
+        self._environment = {name: value for name, value in os.environ.items() if name not in THEIRS} | mine
 
     def create(self, rootfs: Path, diary: Path, command: Sequence[str], device: str | None = None) -> Ran:
         """Make the container: `rootfs` is its root, `diary` is its /diary; a CDI `device` is handed to it.

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+MIB: Final = 2**20
 ROOT: Final = Path("/")
 NO_LIMIT: Final = 2**60
 """Version 1 has a number near 2^63 for none."""

@@ -42,7 +42,7 @@ NOTHING_CAME: Final = "nothing came"
 NO_HOST: Final = "no such host"
 NOT_THERE: Final = (404, 405, 501)
 _SLEEP_STATE: Final = re.compile(
-    rb'^vllm:engine_sleep_state\{[^}\n]*?sleep_state="(\w{1,32})"[^}\n]*\} 1(?:\.0)?$', re.MULTILINE
+    rb'^vllm:engine_sleep_state\{(?:[^\n]*?,)?sleep_state="(\w{1,32})"[^\n]*\} 1(?:\.0)?$', re.MULTILINE
 )
 
 
@@ -231,8 +231,9 @@ class Engine:
         try:
             return exchange(self._place, request, deadline)
         except EngineFailed as failure:
-            code = _no_answer(within_s) if failure.how == "hung" else failure.code
-            raise EngineFailed(code, failure.detail, how=failure.how, status=failure.status) from None
+            if failure.how != "hung":
+                raise
+            raise EngineFailed(_no_answer(within_s), failure.detail, how="hung") from None
 
     @cached_property
     def _place(self) -> Address:

@@ -32,8 +32,8 @@ class BadFlags(ValueError):
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The server that is wanted.
 
-    `folder` is private: its log, its socket and, with `own_caches`, what it compiles are kept there. `gpus` are UUIDs;
-    none: those of the environment. `version` is vLLM's by its metadata; None: a newer one.
+    `folder` is private, for its log and its socket. What it compiles is kept in `caches`; None: where it always is.
+    `gpus` are UUIDs; none: those of the environment. `version` is vLLM's by its metadata; None: a newer one.
     """
 
     python: str
@@ -41,7 +41,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     flags: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
-    own_caches: bool = True
+    caches: Path | None = None
     version: str | None = None
 
 
@@ -88,11 +88,12 @@ def environment(asked: Asked, inherited: Mapping[str, str]) -> dict[str, str]:
         added["CUDA_VISIBLE_DEVICES"] = ",".join(asked.gpus)
     if len(os.fsencode(folder)) + IPC_NAME <= SOCKET_PATH:
         added["VLLM_RPC_BASE_PATH"] = str(folder)
-    if asked.own_caches:
+    if asked.caches:
+        kept = asked.caches.absolute()
         added |= {
-            "VLLM_CACHE_ROOT": str(folder / "vllm"),
-            "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
-            "TRITON_CACHE_DIR": str(folder / "triton"),
+            "VLLM_CACHE_ROOT": str(kept / "vllm"),
+            "TORCHINDUCTOR_CACHE_DIR": str(kept / "inductor"),
+            "TRITON_CACHE_DIR": str(kept / "triton"),
         }
     return {**inherited, **added}
 

@@ -25,6 +25,7 @@ __all__ = ["Asked", "BadFlags", "Server"]
 CALL: Final = "starting vLLM"
 START_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.1
+HEALTH_S: Final = 5.0
 HEALTHY: Final = 200
 ENDED: Final = "it ended"
 STILL_THERE: Final = "some of it would not end"
@@ -91,13 +92,16 @@ class Server:
         began = time.monotonic()
         deadline = began + within_s
         while True:
+            over, ready = self.wait_ended(LOOK_AGAIN_S), False
+            with contextlib.suppress(EngineFailed):  # not there yet
+                left_s = max(LOOK_AGAIN_S, min(HEALTH_S, deadline - time.monotonic()))
+                ready = not over and self.engine.health(left_s) == HEALTHY
             for word in self.log.news():
                 tell(word)
-            if self.wait_ended(LOOK_AGAIN_S):
+            if ready:
+                return time.monotonic() - began
+            if over:
                 raise EngineFailed(ENDED, f"{CALL}: {self.log.telling() or 'its log says nothing'}", how="died")
-            with contextlib.suppress(EngineFailed):  # not there yet
-                if self.engine.health(max(LOOK_AGAIN_S, min(5.0, deadline - time.monotonic()))) == HEALTHY:
-                    return time.monotonic() - began
             if time.monotonic() >= deadline:
                 late = f"not ready within {within_s:g} s"
                 raise EngineFailed(late, f"{CALL}: {self.log.last()}", how="hung")
@@ -124,8 +128,8 @@ class Server:
             EngineFailed: some would not die.
         """
         stdin = cast("IO[bytes]", self._minder.stdin)
-        with contextlib.suppress(BrokenPipeError), stdin:
-            if not stdin.closed:
+        if not stdin.closed:
+            with contextlib.suppress(BrokenPipeError), stdin:  # it has ended
                 stdin.write(f"{within_s:g}\n".encode())
         deadline = time.monotonic() + within_s + 3 * process.KILL_GRACE_S
         while not self._closed and self._hear(deadline - time.monotonic()):

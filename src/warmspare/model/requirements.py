@@ -58,6 +58,11 @@ class Rule(msgspec.Struct, frozen=True):
     arises: Rule | None = None
 
     @property
+    def asked(self) -> tuple[Dependency, ...]:
+        """What it rests on in all: its own facts, and those that decide whether it arises."""
+        return (*self.dependencies, *(self.arises.asked if self.arises else ()))
+
+    @property
     def is_proof(self) -> bool:
         """Whether a trial decides it."""
         return any(issubclass(dependency.fact, Proof) for dependency in self.dependencies)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from warmspare.control.host_memory import MIB
 from warmspare.host.live import LiveHost
 from warmspare.host.port import Host, Unreadable
 from warmspare.model.facts import HOST, Known, fact_name
@@ -24,7 +25,6 @@ from warmspare.probes.nvml import newest_if_supported, text
 FIRST_NAMESPACE: Final = "pid:[4026531836]"
 """The machine's own pid namespace, whose numbers NVML gives. Source: include/linux/proc_ns.h, PROC_PID_INIT_INO."""
 PCI: Final = re.compile(r"(?:(?:[0-9a-f]{4})?([0-9a-f]{4}):)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-9])", re.IGNORECASE)
-MIB: Final = 2**20
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):

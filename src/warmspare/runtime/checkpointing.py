@@ -17,6 +17,7 @@ import msgspec
 from warmspare.control import process, together
 from warmspare.control.checkpointer import State
 from warmspare.control.criu import Criu, Ended, Options, log_of
+from warmspare.control.host_memory import MIB
 from warmspare.control.target import Target, has_libcuda, is_same, tree
 from warmspare.model.criu_log import REMEDIES
 from warmspare.runtime import frozen
@@ -95,7 +96,7 @@ def checkpoint(tools: Tools, pid: int, to: Path, means: With, acting: Acting) ->
     already = noted(tools.journal, [one for one in cuda_of(seen) if seen.cuda[one.pid] == "checkpointed"])
     vram = None if seen.vram is None else {**seen.vram, **(already or {})}
     with Hidden(to) as hidden:
-        held = sum((summed(seen.vram) or {}).values()) * frozen.MIB
+        held = sum((summed(seen.vram) or {}).values()) * MIB
         memory = frozen.in_memory(seen.tree)
         hidden.need(memory + held, f"{memory >> 20} MiB of memory and {held >> 20} MiB of GPU memory")
         place = msgspec.json.encode(hidden.place).decode()

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from warmspare.control import listening
-from warmspare.control.vllm import Engine, EngineFailed, NotVllm, Tcp
+from warmspare.control.vllm import BadUrl, Engine, EngineFailed, NotVllm, Tcp
 from warmspare.runtime.outcomes import NotActed
 from warmspare.runtime.stopping import Stop
 
@@ -69,6 +69,19 @@ def at(url: str) -> Engine:
         BadUrl: the address is none.
     """
     return Engine.at(url, os.environ.get(KEY) or None)
+
+
+def again(url: str) -> Engine:
+    """The engine at an address that was good once.
+
+    Raises:
+        NotServing: it cannot be asked now, with the key that the environment has.
+    """
+    try:
+        return at(url)
+    except BadUrl as bad:
+        message = f"its engine cannot be asked: {bad}"
+        raise NotServing(message) from bad
 
 
 class Found(NamedTuple):

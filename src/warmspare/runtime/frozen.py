@@ -15,7 +15,6 @@ from warmspare.control import network_lock, process
 from warmspare.control.target import Target, is_same, target
 
 DELETED: Final = " (deleted)"
-MIB: Final = 2**20
 
 
 def go_on(targets: Sequence[Target], log: str = "") -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from warmspare.control.cgroups import roots
+from warmspare.control.host_memory import MIB
 from warmspare.runtime.guards import Room
 
-MIB: Final = 2**20
 NO_LIMIT: Final = 2**60
 """A first version's limit that is above this is none."""
 

@@ -232,8 +232,8 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
 
 def woken_late(found: Recovered, engine: Owed, tools: Tools) -> Recovered:
     """Wake the engine of an interrupted operation, whose processes run; where there is no room it is left asleep."""
-    client = engines.at(engine.url)
     try:
+        client = engines.again(engine.url)
         against = engine.against(tools.cards(), engine.cuda) if engines.sleeps(client) else ()
         if standing := guards.standing(against, force=True):
             why = f"its engine still sleeps: {standing.why}; `warmspare resume {engine.pid}` tries again"

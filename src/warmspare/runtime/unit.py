@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 
 from warmspare.control import process, together
 from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFailed, Done, State
+from warmspare.control.host_memory import MIB
 from warmspare.control.target import Target, is_same, target
 from warmspare.control.together import Limits, Tell, Took
 from warmspare.host.port import Host
 from warmspare.runtime import cards as gpus
-from warmspare.runtime.cards import MIB, Card
+from warmspare.runtime.cards import Card
 from warmspare.runtime.guards import Mib
 from warmspare.runtime.journal import Entry, Journal
 from warmspare.runtime.looking import still

@@ -51,7 +51,7 @@ def resume(tools: Tools, pid: int, options: Options, found: Found | None = None)
     needed = summed(held)
     refuse(guards.before_resume(seen, needed, gpus.free(shown)), options)
     running = [pid for pid in seen.cuda if seen.cuda[pid] != "checkpointed"]
-    client = found.engine if found else engines.at(debt.url)
+    client = found.engine if found else _again(debt)
     if len(running) < len(seen.cuda) or _sleeps(client, seen):
         refuse(debt.against(shown, running), options)
     with stoppable(tools.say) as stop, begun(tools, "resume", seen, held, **debt.detail) as entry:
@@ -178,6 +178,18 @@ def serves(woken: Woken, debt: Owed) -> str:
     if tokens == debt.tokens:
         return "it serves, with the same token as before,"
     return f"it serves, but answers {tokens} where it answered {debt.tokens} before: restart it if that is no chance,"
+
+
+def _again(debt: Owed) -> Engine:
+    """Where it was reached when it was put to sleep.
+
+    Raises:
+        NotActed: it cannot be asked; nothing was touched.
+    """
+    try:
+        return engines.again(debt.url)
+    except NotServing as failure:
+        raise NotActed(str(failure), "refused") from failure
 
 
 def _sleeps(engine: Engine, seen: Seen) -> bool:

@@ -6,15 +6,14 @@ from typing import Final
 
 import msgspec
 
-from warmspare.model.engine_flags import EngineFlags
-from warmspare.model.facts import Absent, Reading
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
-from warmspare.model.requirements import Each, Requirement
+from warmspare.model.requirements import Each, Requirement, arises_if
 from warmspare.probes.gpu import GpuIdentity
 from warmspare.probes.platform import Platform
 from warmspare.probes.software import PythonPackages
 from warmspare.tracks.issue_conditions import Meant
 from warmspare.tracks.known_issues import Issue, Match, all_issues, matching, version_of
+from warmspare.tracks.plan_conditions import plan_has_data_parallelism, plan_has_level_2, plan_has_tensor_parallelism
 from warmspare.trials.engine_plan import EnginePlan
 
 WEIGHING: Final = frozenset(
@@ -43,14 +42,13 @@ An issue counts only where its version and all its conditions are known to match
 
 Remedy: see-known-issues
 Remedy: newer-vllm
-Remedy: install-vllm
 {more}Source: warmspare's known_issues.toml, the rows that bear on {proof}.
 """
 MORE: Final = {"sleep_cycles_hold": "Remedy: enable-pinning-under-wsl2\n"}
 """Remedies of rows' own."""
 
 
-def other_known_issues_do_not_apply(packages: PythonPackages, platform: Platform, plan: Reading[EnginePlan]) -> Finding:
+def other_known_issues_do_not_apply(packages: PythonPackages, platform: Platform, plan: EnginePlan) -> Finding:
     """What is known of this version of vLLM beyond what weighs here: level 2, requests in flight, a wake without room.
 
     Remedy: see-known-issues
@@ -58,39 +56,32 @@ def other_known_issues_do_not_apply(packages: PythonPackages, platform: Platform
     """
     version = version_of(packages.vllm)
     if version is None:
-        return not_applicable(NO_VLLM) if packages.vllm is None else undecided(ODD_VERSION, version=packages.vllm)
+        return _no_version(packages)
     rows = [row for row in all_issues() if row.bears_on not in WEIGHING]
-    applying = [match.issue.id for match in matching(rows, version, _meant(packages, platform, plan)) if match.applies]
-    if applying:
-        return unmet(OTHERS, version=packages.vllm, issues=tuple(applying), remedy="see-known-issues")
-    if isinstance(plan, Absent):
-        return undecided(NOT_RECORDED, version=packages.vllm, cause=plan.cause)
+    found = matching(rows, version, meant_by(packages, platform, plan))
+    if applying := tuple(match.issue.id for match in found if match.applies):
+        return unmet(OTHERS, version=packages.vllm, issues=applying, remedy="see-known-issues")
     return met(NO_OTHERS, version=packages.vllm)
 
 
-def meant_by(packages: PythonPackages, platform: Platform, plan: EnginePlan | None) -> Meant:
+def meant_by(packages: PythonPackages, platform: Platform, plan: EnginePlan) -> Meant:
     """What is known of the engine that is meant; without a word, a model made on the spot and no flags."""
-    said = plan if plan and plan.given else None
     return Meant(
-        flags=said.flags if said else EngineFlags(),
-        level=said.level if said else 1,
-        made=said is None or said.model is None,
+        flags=plan.flags,
+        level=plan.level,
+        made=plan.model is None,
         platform=platform.kind,
         rocm=None if packages.torch is None else packages.torch_hip is not None,
         pins=packages.vllm_pins,
     )
 
 
-def _meant(packages: PythonPackages, platform: Platform, plan: Reading[EnginePlan]) -> Meant:
-    return meant_by(packages, platform, None if isinstance(plan, Absent) else plan.value)
-
-
 def _paper(proof: str) -> Requirement:
     """The paper of one proof."""
 
-    def paper(packages: PythonPackages, platform: Platform, plan: Reading[EnginePlan]) -> Finding:
+    def paper(packages: PythonPackages, platform: Platform, plan: EnginePlan) -> Finding:
         rows = [row for row in all_issues() if row.bears_on == proof and row.when.gpu is None]
-        return _judged(rows, packages, _meant(packages, platform, plan), plan)
+        return _judged(rows, packages, meant_by(packages, platform, plan))
 
     return _named(paper, f"{proof}_by_known_issues", "machine", proof)
 
@@ -98,12 +89,10 @@ def _paper(proof: str) -> Requirement:
 def _paper_of_a_gpu(proof: str) -> Requirement:
     """The paper of those rows that ask for a kind of GPU."""
 
-    def paper(
-        packages: PythonPackages, platform: Platform, plan: Reading[EnginePlan], identity: Each[GpuIdentity]
-    ) -> Finding:
+    def paper(packages: PythonPackages, platform: Platform, plan: EnginePlan, identity: Each[GpuIdentity]) -> Finding:
         rows = [row for row in all_issues() if row.bears_on == proof and row.when.gpu is not None]
-        meant = msgspec.structs.replace(_meant(packages, platform, plan), gpus=(identity.name,))
-        return _judged(rows, packages, meant, plan)
+        meant = msgspec.structs.replace(meant_by(packages, platform, plan), gpus=(identity.name,))
+        return _judged(rows, packages, meant)
 
     return _named(paper, f"{proof}_by_known_issues_of_the_gpu", "kind of GPU", proof)
 
@@ -114,20 +103,22 @@ def _named(paper: Requirement, name: str, what: str, proof: str) -> Requirement:
     return paper
 
 
-def _judged(rows: list[Issue], packages: PythonPackages, meant: Meant, plan: Reading[EnginePlan]) -> Finding:
-    if packages.vllm is None:
-        return undecided(NO_VLLM, remedy="install-vllm")
+def _judged(rows: list[Issue], packages: PythonPackages, meant: Meant) -> Finding:
     version = version_of(packages.vllm)
     if version is None:
-        return undecided(ODD_VERSION, version=packages.vllm)
+        return _no_version(packages)
     matches = matching(rows, version, meant)
     if applying := [match.issue for match in matches if match.applies]:
-        remedy = applying[0].what_to_do
         issues = tuple(f"{issue.symptom} ({issue.id})" for issue in applying)
-        return unmet(APPLIES, version=packages.vllm, issues=issues, remedy=remedy)
-    if isinstance(plan, Absent):
-        return undecided(NOT_RECORDED, version=packages.vllm, cause=plan.cause)
+        return unmet(APPLIES, version=packages.vllm, issues=issues, remedy=applying[0].what_to_do)
     return met(NONE_APPLIES, version=packages.vllm, may=_may(matches))
+
+
+def _no_version(packages: PythonPackages) -> Finding:
+    """Without vLLM there is nothing to look up, which another requirement says with its remedy."""
+    if packages.vllm is None:
+        return not_applicable(NO_VLLM)
+    return undecided(ODD_VERSION, version=packages.vllm, remedy="see-known-issues")
 
 
 def _may(matches: tuple[Match, ...]) -> str:
@@ -137,6 +128,6 @@ def _may(matches: tuple[Match, ...]) -> str:
 sleep_cycles_hold_by_known_issues = _paper("sleep_cycles_hold")
 sleep_cycles_hold_by_known_issues_of_the_gpu = _paper_of_a_gpu("sleep_cycles_hold")
 requests_survive_sleep_by_known_issues = _paper("requests_survive_sleep")
-data_parallel_sleeps_by_known_issues = _paper("data_parallel_sleeps")
-tensor_parallel_sleeps_by_known_issues = _paper("tensor_parallel_sleeps")
-the_level_used_comes_back_by_known_issues = _paper("the_level_used_comes_back")
+data_parallel_sleeps_by_known_issues = arises_if(plan_has_data_parallelism)(_paper("data_parallel_sleeps"))
+tensor_parallel_sleeps_by_known_issues = arises_if(plan_has_tensor_parallelism)(_paper("tensor_parallel_sleeps"))
+the_level_used_comes_back_by_known_issues = arises_if(plan_has_level_2)(_paper("the_level_used_comes_back"))

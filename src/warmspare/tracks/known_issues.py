@@ -94,7 +94,7 @@ def _matches(issues: Iterable[Issue], version: Version, meant: Meant) -> Iterato
         unclear = unmet_or_unclear(issue.when, meant)
         if has_it is False or unclear is None:
             continue
-        yield Match(issue=issue, unclear=(*(() if has_it else ("the version",)), *unclear))
+        yield Match(issue=issue, unclear=(*(() if has_it else ("whether this version has it",)), *unclear))
 
 
 def _has_it(issue: Issue, version: Version) -> bool | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from warmspare.model.facts import Absent, Cause, Known, Proof, Reading
-from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
+from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.requirements import arises_if
+from warmspare.tracks.plan_conditions import plan_has_data_parallelism, plan_has_level_2, plan_has_tensor_parallelism
 from warmspare.tracks.shared import broken
-from warmspare.trials.engine_plan import EnginePlan
 from warmspare.trials.sleeping.asleep import RequestAsleep
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
@@ -106,32 +106,12 @@ def requests_survive_sleep(proof: RequestAsleep) -> Finding:
     return met(SERVED) if proof.end == "served" else met(REFUSED, status=proof.status)
 
 
-USED = "it is what is to be run"
-NOT_USED = "{what} is not what is to be run"
-
-
-def _plan_has_data_parallelism(plan: EnginePlan) -> Finding:
-    return _used("data parallelism", used=plan.flags.data_parallel > 1)
-
-
-def _plan_has_tensor_parallelism(plan: EnginePlan) -> Finding:
-    return _used("tensor parallelism", used=plan.flags.tensor_parallel > 1)
-
-
-def _plan_has_level_2(plan: EnginePlan) -> Finding:
-    return _used("level 2", used=plan.level > 1)
-
-
-def _used(what: str, *, used: bool) -> Finding:
-    return met(USED) if used else not_applicable(NOT_USED, what=what)
-
-
 BOTH_HELD = "on both GPUs it slept, freed {freed} MiB, and woke with the same tokens"
 ONE_KEPT = "asleep it freed nothing on {subjects}"
 SAYS_AWAKE = "it slept, and said that it did not"
 
 
-@arises_if(_plan_has_data_parallelism)
+@arises_if(plan_has_data_parallelism)
 def data_parallel_sleeps(proof: SleepDataParallel) -> Finding:
     """With data parallelism each rank must sleep and wake; an idle one that computes on took the engine down.
 
@@ -141,7 +121,7 @@ def data_parallel_sleeps(proof: SleepDataParallel) -> Finding:
     return _of_two(proof, proof.shares or (), tokens_equal=proof.tokens_equal, said=proof.is_sleeping_asleep)
 
 
-@arises_if(_plan_has_tensor_parallelism)
+@arises_if(plan_has_tensor_parallelism)
 def tensor_parallel_sleeps(proof: SleepTensorParallel) -> Finding:
     """With tensor parallelism all ranks must sleep and wake together.
 
@@ -184,7 +164,7 @@ def level_2_comes_back(proof: SleepLevel2) -> Finding:
     return met(sentence, sleep_s=proof.sleep_s or 0.0, wake_s=proof.wake_s or 0.0)
 
 
-@arises_if(_plan_has_level_2)
+@arises_if(plan_has_level_2)
 def the_level_used_comes_back(proof: SleepLevel2) -> Finding:
     """Level 2 drops the weights; they must be reloaded after each wake, and then the answers must be the same.
 

@@ -276,7 +276,7 @@ def _trial(function: Callable[..., Any]) -> Trial:
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:
     """Every fact declared in the modules of `package`: proofs, also without a trial, and what they are held against."""
-    marked(package, "is_trial")  # loads the modules
+    discover(package)  # loads the modules, those of trials' parts too
     prefix = f"{package.__name__}."
     modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(prefix)]
     found = {

@@ -24,6 +24,7 @@ from warmspare.control.checkpointer import Action, Checkpointer, CheckpointFaile
 from warmspare.host import nvml
 from warmspare.model.restored import ENDED
 from warmspare.model.transcript import Gave
+from warmspare.probes import driver
 
 RECORD: Final = "restored"
 """The file in a trial's scratch folder that has the pids, one a line."""
@@ -36,7 +37,7 @@ SOON_S: Final = 3.0
 AGAIN_S: Final = 0.1
 """How soon a state that will change by itself is asked for again."""
 VERSION_FILE: Final = Path("/proc/driver/nvidia/version")
-VERSION: Final = re.compile(r"\s(\d{3,4}\.\d{1,4}(?:\.\d{1,4})?)\s")
+VERSION: Final = re.compile(rf"\s({driver.VERSION})\s")
 BY_HAND: Final = "pid {pid}, which the driver restored: end it by `warmspare suspend {pid} && kill -9 {pid}`"
 LOST: Final = "pid {pid}, which the driver failed to restore: only `kill -9 {pid}` ends it, and on one driver the"
 LOST_TOO: Final = " end of restored processes hung the machine"

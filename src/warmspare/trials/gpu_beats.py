@@ -29,7 +29,6 @@ MOST_MIB: Final = 256
 BEATS: Final = 3
 """How many lines must come before the canary counts as alive."""
 LOOK_AGAIN_S: Final = 0.01
-SILENT: Final = "the driver said it was done, and the canary does nothing more"
 
 
 class _Ended(Exception):

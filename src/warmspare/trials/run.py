@@ -138,7 +138,7 @@ class _Story:
         self.trial = trial
         self.step: StepEvent | None = None
         self.end: EndEvent | None = None
-        self._told: dict[str, Proof | Absent] = {}
+        self._told: dict[str, tuple[Proof | Absent, datetime]] = {}
         self._proofs = {fact_name(proof): proof for proof in trial.proofs}
         self._part = next(iter(self._proofs)) if len(self._proofs) == 1 else None
         self._all: Absent | None = None
@@ -152,24 +152,25 @@ class _Story:
             case PartEvent(fact=fact) if fact in self._proofs:
                 self._part, self.step = fact, None
             case ProofEvent(proof=proof) if self._part:
+                told: Proof | Absent
                 try:
-                    self._told[self._part] = msgspec.convert(proof, self._proofs[self._part])
+                    told = msgspec.convert(proof, self._proofs[self._part])
                 except msgspec.ValidationError as error:
-                    self._told[self._part] = Absent(cause=Cause.INVALID, detail=f"not a proof: {error}")
-                self._over()
+                    told = Absent(cause=Cause.INVALID, detail=f"not a proof: {error}")
+                self._tells(self._part, told)
             case AbsentEvent(cause=cause, detail=detail, fact=fact):
                 absent = Absent(cause=cause, detail=detail)
                 name = fact or (self._part if len(self._proofs) == 1 else None)
                 if name is None:
                     self._all = absent
                 elif name in self._proofs:
-                    self._told[name] = absent
-                    self._over()
+                    self._tells(name, absent)
             case EndEvent():
                 self.end = event
 
-    def _over(self) -> None:
-        """What follows is about no part, until the next one begins."""
+    def _tells(self, name: str, told: Proof | Absent) -> None:
+        """What a part came to; what follows is about no part, until the next one begins."""
+        self._told[name] = told, datetime.now(UTC)
         if len(self._proofs) > 1:
             self._part, self.step = None, None
 
@@ -178,11 +179,9 @@ class _Story:
         return {name: self._reading(name, proof) for name, proof in self._proofs.items()}
 
     def _reading(self, name: str, proof: type[Proof]) -> Reading[Proof]:
-        told = self._told.get(name)
-        if isinstance(told, Proof):
-            return self._known(told)
+        told, at = self._told.get(name, (None, datetime.now(UTC)))
         if told is not None:
-            return told
+            return Known(value=told, standing=Standing.TRIED, at=at) if isinstance(told, Proof) else told
         if name != self._part and self._all is not None:
             return self._all
         how = self._how()
@@ -190,7 +189,7 @@ class _Story:
             return how if name == self._part else _not_reached(how)
         outcome, cause = how
         if name == self._part and self.step and self.step.lever:
-            return self._known(proof(outcome=outcome))
+            return Known(value=proof(outcome=outcome), standing=Standing.TRIED, at=at)
         absent = Absent(cause=cause, detail=f"{outcome.kind} at {outcome.step}, before any lever was pulled")
         return absent if name == self._part else _not_reached(Absent(cause=cause, detail=f"{outcome.kind} before"))
 
@@ -207,9 +206,6 @@ class _Story:
                 return Outcome(kind="hung", step=step, detail=detail), Cause.TIMEOUT
             case EndEvent(how=how, code=code):
                 return Outcome(kind="died", step=step, code=f"{how} {code}"), Cause.CRASHED
-
-    def _known(self, proof: Proof) -> Known[Proof]:
-        return Known(value=proof, standing=Standing.TRIED, at=datetime.now(UTC))
 
 
 def _not_reached(why: Absent) -> Absent:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from warmspare.control import made_model as models
-from warmspare.control.made_model import MadeModel
+from warmspare.control.made_model import MadeModel, Shape
 from warmspare.control.vllm_server import Asked
 from warmspare.model import engine_flags
 from warmspare.model.facts import Cause
@@ -27,7 +27,7 @@ MOST: Final = 0.9
 LEAST_MIB: Final = 4096
 """An engine's own needs and a small model."""
 SEED: Final = 20_261_122
-SHAPES: Final[dict[str, models.Shape]] = {shape.name: shape for shape in (models.TINY, models.SMALL, models.EIGHT_B)}
+SHAPES: Final[dict[str, Shape]] = {shape.name: shape for shape in (models.TINY, models.SMALL, models.EIGHT_B)}
 MIB: Final = 2**20
 FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", "8")
 """For the model made on the spot: fewer graphs to capture, so that a start is short."""
@@ -55,7 +55,8 @@ def asked(bench: Bench, flags: tuple[str, ...], share: float) -> Asked:
         flags=(*FLAGS, *_memory(bench.gpus, share), *flags) if made else flags,
         gpus=tuple(gpu.id for gpu in bench.gpus),
         folder=folder,
-        own_caches=made,
+        # One for all its engines: the first start is cold, the others need not compile again.
+        caches=bench.steps.scratch / "caches" if made else None,
         version=bench.host.vllm or None,
     )
 

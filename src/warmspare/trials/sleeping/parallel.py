@@ -8,18 +8,17 @@ from typing import Any, Final
 
 import msgspec
 
+from warmspare.control.vllm import Completion, EngineFailed
 from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.asleep import End, sent_asleep
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
-from warmspare.trials.sleeping.serving import WORD_S
+from warmspare.trials.sleeping.serving import WORD_S, Asked
 from warmspare.trials.sleeping.vram import memory_of
 
 GPUS: Final = 2
 CYCLES: Final = 4
-ASKED: Final = 4
-"""How often it is asked: replicas answer in turns."""
 KEPT: Final = 2
 """Asleep, it must hold less of each GPU than this part of what it held awake: its graphs and communicators stay."""
 
@@ -73,27 +72,29 @@ class SleepTensorParallel(Proof, frozen=True, kw_only=True):
 
 def sleep_data_parallel(bench: Bench) -> SleepDataParallel:
     """Cycles of an engine with two replicas."""
-    return msgspec.convert(_on_two(bench, "--data-parallel-size"), SleepDataParallel)
+    return msgspec.convert(_on_two(bench, "--data-parallel-size", replicas=GPUS), SleepDataParallel)
 
 
 def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
     """Cycles of an engine on two GPUs."""
-    return msgspec.convert(_on_two(bench, "--tensor-parallel-size"), SleepTensorParallel)
+    return msgspec.convert(_on_two(bench, "--tensor-parallel-size", replicas=1), SleepTensorParallel)
 
 
-def _on_two(bench: Bench, flag: str) -> dict[str, Any]:
+def _on_two(bench: Bench, flag: str, replicas: int) -> dict[str, Any]:
     if len(bench.host.gpus) < GPUS:
         raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
     gpus = bench.host.gpus[:GPUS]
     before = [memory_of(gpu).used_mib for gpu in gpus]
     with bench.another((flag, str(GPUS)), gpus) as engine:
-        return _cycled(engine, before)
+        return _cycled(engine, before, replicas)
 
 
-def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:
+def _cycled(bench: Bench, before: list[int], replicas: int) -> dict[str, Any]:
     """Cycles, each looked at on each GPU and through every replica; then a request while it sleeps."""
     steps, engine = bench.steps, bench.engine
     found: dict[str, Any] = {"cold_start_s": bench.cold_start_s, "cycles": CYCLES}
+    if not steps("ask each replica awake", _all_right, bench, replicas):
+        raise NotTried(Cause.INVALID, "its replicas answer differently, awake all the time: nothing can be compared")
     found["is_sleeping_awake"] = steps("ask whether it sleeps, awake", engine.is_sleeping, WORD_S)
     slept, woke, right = [], [], True
     awake = bench.used_mib()
@@ -105,7 +106,7 @@ def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:
         steps("wake", engine.wake, within_s=ORDER_S)
         slept.append(steps.took_s["sleep"])
         woke.append(steps.took_s["wake"])
-        right = right and steps("ask it", _all_right, bench)
+        right = right and steps("ask it", _all_right, bench, replicas)
         after = bench.used_mib()
     shares = tuple(
         Share(subject=gpu.subject, mib_before=row[0], mib_awake=row[1], mib_asleep=row[2], mib_after=row[3])
@@ -123,9 +124,18 @@ def _cycled(bench: Bench, before: list[int]) -> dict[str, Any]:
     return {**found, "outcome": asked.outcome, "request_asleep": asked.end}
 
 
-def _all_right(bench: Bench) -> bool:
-    """Whether every one of a few answers in a row is the one it gave first."""
-    return all(bench.is_right(bench.answer(ANSWER_S)) for _ in range(ASKED))
+def _all_right(bench: Bench, replicas: int) -> bool:
+    """Whether each replica answers what one answered at first.
+
+    Asked at once, since a request goes to the replica that has the fewest; each then answers alone, as it did before.
+    """
+    bench.engine.reset_prefix_cache()
+    asked = [Asked(bench, ANSWER_S) for _ in range(replicas)]
+    answers = [one.answer(ANSWER_S + WORD_S) for one in asked]
+    for answer in answers:
+        if isinstance(answer, EngineFailed):
+            raise answer
+    return all(isinstance(answer, Completion) and bench.is_right(answer) for answer in answers)
 
 
 def _problem(shares: Iterable[Share], found: dict[str, Any]) -> str | None:

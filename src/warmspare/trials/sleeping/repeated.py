@@ -21,7 +21,7 @@ Answer = Count | Literal["fatal", "hung"]
 
 
 class SleepRepeated(Proof, frozen=True, kw_only=True):
-    """How the engine answered each, and whether it was then what it was before. `done` where none did harm.
+    """How the engine answered each, and whether it was then what it was before. `done` where it served after each.
 
     `bad_tags` is a wake of an engine that sleeps, with a tag that there is not; `woke_by_bad_tags`: it took that for a
     wake. `bad_level` is `level=7`; `slept_at_bad_level`: it took that for a sleep; `bad_level_lost_weights`: woken, it

@@ -40,7 +40,7 @@ class Core:
         self._open[0] = self._ready
         self._title = "VLLM::EngineCore" + (f"_DP{replica}" if replicas > 1 else "")
         self._process = subprocess.Popen(
-            [self._title, "-m", "vllm.fake.core_process", str(replica), *arguments],
+            [self._title, "-S", "-m", "vllm.fake.core_process", str(replica), *arguments],
             executable=sys.executable,
             env={**os.environ, "PYTHONHOME": sys.base_prefix, "FAKE_VLLM_PYTHON": sys.executable},
             stdin=subprocess.PIPE,

@@ -98,7 +98,7 @@ class Worker:
     def __init__(self, replica: int, shard: int, arguments: list[str]) -> None:
         """Start it; `started` says how that went."""
         self._process = subprocess.Popen(
-            [f"VLLM::Worker_TP{shard}", "-m", "vllm.fake.rank", str(replica), str(shard), *arguments],
+            [f"VLLM::Worker_TP{shard}", "-S", "-m", "vllm.fake.rank", str(replica), str(shard), *arguments],
             executable=os.environ["FAKE_VLLM_PYTHON"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 

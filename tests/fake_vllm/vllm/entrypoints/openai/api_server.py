@@ -19,7 +19,7 @@ from vllm.fake.flags import parsed
 from vllm.fake.plan import Plan, say
 from vllm.fake.server import Handler, Service
 
-WATCHDOG_S: Final = 1.0
+WATCHDOG_S: Final = 0.3
 """vLLM looks every 5 s whether its core is still there."""
 
 
@@ -50,7 +50,7 @@ def watch(plan: Plan, engine: Engine, service: Service) -> None:
     while not engine.dead:
         time.sleep(0.02)
     service.died.wait(WATCHDOG_S)
-    time.sleep(0.2)
+    time.sleep(0.1)
     say("INFO [launcher.py:110] Shutting down")
     ended(plan, engine, 0)
 
