@@ -13,6 +13,7 @@ from leftovers import Corner
 from standins import Drivers
 from warmspare.model.facts import Known
 from warmspare.trials.given import EngineAsk
+from warmspare.trials.sleeping.bench import RESERVE_S
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
@@ -133,7 +134,7 @@ def test_an_engine_that_does_not_come_to_answer(world: Callable[..., World], wor
 def test_an_engine_that_hangs_at_its_start_leaves_time_to_stop_it(
     world: Callable[..., World],
 ) -> None:
-    ended = world("hang-at-start").run_within(64.0)
+    ended = world("hang-at-start").run_within(RESERVE_S + 2)
     start = value(ended, EngineStart).outcome
     assert (start.kind, start.step) == ("hung", "start the engine")
 

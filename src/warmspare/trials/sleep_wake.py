@@ -21,7 +21,7 @@ from warmspare.trials.sleeping.room import SleepRoom
 OLDEST: Final = (0, 8)
 NOT_SERVED: Final = "no /is_sleeping: to be tried it needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
 LEAST_S: Final = 60.0
-"""No part is begun with less time left than that."""
+"""No part of an engine that runs is begun with less time left than that."""
 
 
 def proofs() -> tuple[type[Proof], ...]:
@@ -155,7 +155,7 @@ class _Tried:
             return "it is only done to an engine that the trial has started itself"
         if part.needs_full and not self._host.full:
             return "only with --full"
-        if self._steps.left_s < LEAST_S:
+        if part.stage > START and self._steps.left_s < LEAST_S:
             return f"not reached: {max(0.0, self._steps.left_s):.0f} s were left"
         return None
 
