@@ -3,8 +3,8 @@
     engine_model.py PLACE FILE LIBRARY RANKS FLAWS
 
 It serves what `warmspare suspend --engine` asks for, as vLLM 0.26.0 does it. A request to `/test/hold` leaves another
-in flight, `/test/let_go` ends that. Asked for `mode=wait` at level 1 while one is, it sleeps once that has ended, even if
-it was woken meanwhile.
+in flight, `/test/let_go` ends that. Asked for `mode=wait` at level 1 while one is, it sleeps once that has ended, even
+if it was woken meanwhile.
 """
 
 from __future__ import annotations

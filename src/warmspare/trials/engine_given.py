@@ -33,7 +33,8 @@ class EngineHost(msgspec.Struct, frozen=True, kw_only=True):
     """GPUs that an engine may use, the freest first; the engine's Python and vLLM's version; what the user asks for.
 
     `python` and `vllm` are empty for an engine that serves already, at `ask.url`. `shape` is that of the made model;
-    `cycles` how often an engine is put to sleep at level 1. `wsl2`: what may hang there is left out.
+    `cycles` how often an engine is put to sleep at level 1. `wsl2`: what may hang there is left out. `only` names the
+    proofs that are wanted; none: all.
     """
 
     gpus: tuple[Gpu, ...]
@@ -44,6 +45,7 @@ class EngineHost(msgspec.Struct, frozen=True, kw_only=True):
     cycles: int
     deadline_s: float
     shape: str = "small"
+    only: tuple[str, ...] = ()
     wsl2: bool = False
 
     @classmethod

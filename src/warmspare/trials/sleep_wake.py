@@ -9,7 +9,8 @@ from functools import partial
 from typing import Final
 
 from warmspare.control.vllm import BadUrl, EngineFailed, NotVllm
-from warmspare.model.facts import Cause, Proof
+from warmspare.model import engine_flags
+from warmspare.model.facts import Cause, Proof, fact_name
 from warmspare.trials import awaken
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.engine_given import MADE_S, EngineHost
@@ -32,6 +33,7 @@ def proofs() -> tuple[type[Proof], ...]:
 @trial(
     deadline=MADE_S,
     touches="a vLLM engine of its own on free GPUs, a third of their free memory unless it is your model and flags;"
+    " with --full two that take turns, and one whose memory is taken while it sleeps;"
     " with --engine only level-1 sleeps of that engine",
     parts=proofs,
 )
@@ -128,6 +130,7 @@ class _Tried:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._steps, self._host = bench.steps, bench.host
+        self._flags = engine_flags.parse(self._host.ask.flags or ())
         self._started = False
         self._over: str | None = None
 
@@ -153,7 +156,9 @@ class _Tried:
             return f"not reached: {self._over}"
         if self._host.ask.url and not part.found_too:
             return "it is only done to an engine that the trial has started itself"
-        if part.needs_full and not self._host.full:
+        if self._host.only and fact_name(part.proof) not in self._host.only:
+            return "not asked for"
+        if part.needs_full and not (self._host.full or self._host.only or part.meant(self._flags)):
             return "only with --full"
         if part.stage > START and self._steps.left_s < LEAST_S:
             return f"not reached: {max(0.0, self._steps.left_s):.0f} s were left"

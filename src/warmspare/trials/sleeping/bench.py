@@ -29,6 +29,8 @@ ANSWER_S: Final = 60.0
 """How long an engine that is awake may take to answer: some compile again after a wake."""
 ORDER_S: Final = 120.0
 """How long it may take to sleep, to wake, or to load its weights again."""
+START_S: Final = 600.0
+"""And how long it may take to start with a model made on the spot; 40 to 120 s were seen."""
 STARTING: Final = "start the engine"
 WARM: Final = 5
 """How often a warm engine is asked."""
@@ -205,7 +207,11 @@ class Bench:
 
     def _ready(self, server: Server) -> float:
         """Wait for it, as long as there is time; a step for each thing that it says it does: a user sees it go on."""
-        return server.ready(self.steps.left_s - RESERVE_S, lambda word: self.steps(f"{STARTING}: {word}", lambda: None))
+        within_s = self.steps.left_s - RESERVE_S
+        return server.ready(
+            min(within_s, START_S) if self.made else within_s,
+            lambda word: self.steps(f"{STARTING}: {word}", lambda: None),
+        )
 
     def serve(self, engine: Engine, model: str) -> None:
         """Use an engine that is there already, and serves this model."""

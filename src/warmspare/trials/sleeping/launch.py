@@ -31,6 +31,8 @@ SHAPES: Final[dict[str, Shape]] = {shape.name: shape for shape in (models.TINY, 
 MIB: Final = 2**20
 FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", "8")
 """For the model made on the spot: fewer graphs to capture, so that a start is short."""
+SOONER: Final = ("--enforce-eager",)
+"""For engines beside the first, which has shown that graphs survive: without them a start takes half the time."""
 WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 """Kinds of weight files, of which an engine loads the first that is there."""
 

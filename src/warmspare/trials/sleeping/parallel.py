@@ -13,6 +13,7 @@ from warmspare.model.facts import Cause, Count, Outcome, Proof, Seconds, Subject
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.asleep import End, sent_asleep
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.launch import SOONER
 from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
 from warmspare.trials.sleeping.serving import WORD_S, Asked
 from warmspare.trials.sleeping.vram import memory_of
@@ -71,21 +72,22 @@ class SleepTensorParallel(Proof, frozen=True, kw_only=True):
 
 
 def sleep_data_parallel(bench: Bench) -> SleepDataParallel:
-    """Cycles of an engine with two replicas."""
-    return msgspec.convert(_on_two(bench, "--data-parallel-size", replicas=GPUS), SleepDataParallel)
+    """Cycles of an engine with two replicas, each of which is by itself what the first engine was."""
+    flags = ("--data-parallel-size", str(GPUS), *SOONER)
+    return msgspec.convert(_on_two(bench, flags, replicas=GPUS), SleepDataParallel)
 
 
 def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
-    """Cycles of an engine on two GPUs."""
-    return msgspec.convert(_on_two(bench, "--tensor-parallel-size", replicas=1), SleepTensorParallel)
+    """Cycles of an engine on two GPUs; with its graphs, whose capture has failed in this way elsewhere."""
+    return msgspec.convert(_on_two(bench, ("--tensor-parallel-size", str(GPUS)), replicas=1), SleepTensorParallel)
 
 
-def _on_two(bench: Bench, flag: str, replicas: int) -> dict[str, Any]:
+def _on_two(bench: Bench, flags: tuple[str, ...], replicas: int) -> dict[str, Any]:
     if len(bench.host.gpus) < GPUS:
         raise NotTried(Cause.SKIPPED, "it takes two GPUs that nobody uses")
     gpus = bench.host.gpus[:GPUS]
     before = [memory_of(gpu).used_mib for gpu in gpus]
-    with bench.another((flag, str(GPUS)), gpus) as engine:
+    with bench.another(flags, gpus) as engine:
         return _cycled(engine, before, replicas)
 
 
@@ -147,6 +149,20 @@ def _problem(shares: Iterable[Share], found: dict[str, Any]) -> str | None:
 
 
 PARTS = (
-    Part(SleepDataParallel, sleep_data_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
-    Part(SleepTensorParallel, sleep_tensor_parallel, OTHER_ENGINES, needs_full=True, own_engine=True),
+    Part(
+        SleepDataParallel,
+        sleep_data_parallel,
+        OTHER_ENGINES,
+        needs_full=True,
+        own_engine=True,
+        meant=lambda flags: flags.data_parallel > 1,
+    ),
+    Part(
+        SleepTensorParallel,
+        sleep_tensor_parallel,
+        OTHER_ENGINES,
+        needs_full=True,
+        own_engine=True,
+        meant=lambda flags: flags.tensor_parallel > 1,
+    ),
 )

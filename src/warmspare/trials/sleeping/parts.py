@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from warmspare.model.engine_flags import EngineFlags
 from warmspare.model.facts import Proof
 from warmspare.trials import sleeping
 
@@ -31,6 +32,7 @@ class Part(msgspec.Struct, frozen=True):
     `needs_full`: only with `--full`. `own_engine`: it starts engines of its own by `Bench.another`, and that of the
     bench is stopped for it. `fatal_ok`: the engine may not survive it although all is as known, so it is started anew
     for what follows, without being asked. `found_too`: it is also tried on an engine of the user's that is there.
+    `meant`: whether the user's own flags use what it tries; then it is tried in the quick form, too.
     """
 
     proof: type[Proof]
@@ -40,6 +42,7 @@ class Part(msgspec.Struct, frozen=True):
     own_engine: bool = False
     fatal_ok: bool = False
     found_too: bool = False
+    meant: Callable[[EngineFlags], bool] = lambda _: False
 
 
 def found() -> tuple[Part, ...]:

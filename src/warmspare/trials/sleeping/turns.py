@@ -9,6 +9,7 @@ from typing import Final
 
 from warmspare.model.facts import Count, Proof, Seconds
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
+from warmspare.trials.sleeping.launch import SOONER
 from warmspare.trials.sleeping.parts import OTHER_ENGINES, Part
 from warmspare.trials.sleeping.serving import judged
 
@@ -40,13 +41,13 @@ def engines_take_turns(bench: Bench) -> EnginesTakeTurns:
     steps = bench.steps
     with contextlib.ExitStack() as stack:
         before = bench.used_mib()[0]
-        first = stack.enter_context(bench.another(share=SHARE))
+        first = stack.enter_context(bench.another(SOONER, share=SHARE))
         awake = first.used_mib()[0]
         steps("put it to sleep", first.engine.sleep, 1, within_s=ORDER_S)
         asleep = first.used_mib()[0]
         if KEPT * (asleep - before) > awake - before:
             steps.wrong(f"asleep it keeps {asleep - before} of {awake - before} MiB: no room for another")
-        second = stack.enter_context(bench.another(share=SHARE))
+        second = stack.enter_context(bench.another(SOONER, share=SHARE))
         holds = (awake - before, second.used_mib()[0] - asleep)
         pair, took, right = [second, first], [], []
         for _ in range(SWAPS):
