@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +13,15 @@ import pytest
 from saved_scenes import Saved, as_parent
 
 from conftest import CI, Tool
+from filters import refusing
 from leftovers import until
 from warmspare.control.criu import Criu, Options, log_of
 from warmspare.control.target import tree
 from warmspare.model.criu_log import explain
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
+NO_CALL = 1000
+"""The number of no system call: a filter for it is in nobody's way."""
 FORCE = ("--no-gpu", "--force")
 LAUNCHER = (sys.executable, "-m", "warmspare", "savable", "--")
 
@@ -77,3 +82,21 @@ def test_with_it_the_tree_goes_on_after_a_restore_and_is_still_denied(tool: Tool
         assert [filters(pid) for pid in saved.pids] == ["2", "2"]
         again = tool("checkpoint", str(saved.pid), str(tmp_path / "second"), *FORCE)
         assert again.returncode == 0, again.stderr
+
+
+def test_a_criu_behind_a_filter_of_its_own_cannot_suspend_the_launchers_and_says_so(tmp_path: Path) -> None:
+    dump = (*refusing(NO_CALL, errno.EPERM), sys.executable, "-m", "warmspare", "checkpoint")
+    for under, status, says in ((LAUNCHER, 1, "(seccomp): "), ((), 0, "is saved to")):
+        folder = tmp_path / f"{status}"
+        folder.mkdir()
+        with Saved("served" if under else "single", folder, under=under) as saved:
+            done = subprocess.run(
+                [*dump, str(saved.pid), str(folder / "image"), *FORCE],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+                env={**os.environ, "WARMSPARE_STATE_DIR": str(folder / "state")},
+            )
+            assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stderr
+            assert saved.goes_on() if status else saved.is_gone()
