@@ -28,11 +28,13 @@ ALIVE = 3
 class Saved:
     """One program of `saved_programs`, and what it wrote."""
 
-    def __init__(self, program: str, folder: Path, env: dict[str, str] | None = None) -> None:
-        """Start it, and wait until it beats."""
+    def __init__(
+        self, program: str, folder: Path, env: dict[str, str] | None = None, under: tuple[str, ...] = ()
+    ) -> None:
+        """Start it, by a launcher or not, and wait until it beats."""
         self.beats = folder / f"{program}.beats"
         self.process = subprocess.Popen(
-            [sys.executable, saved_programs.__file__, program, str(self.beats)],
+            [*under, sys.executable, saved_programs.__file__, program, str(self.beats)],
             stdin=-3,
             stdout=-3,
             stderr=-3,

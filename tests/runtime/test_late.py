@@ -15,7 +15,7 @@ from driver_model import Driver, tools_on
 
 from leftovers import until
 from warmspare.control.target import Target, target, tree
-from warmspare.runtime import late
+from warmspare.runtime import frozen, late
 from warmspare.runtime.publishing import Place
 from warmspare.runtime.recovery import recover
 
@@ -56,6 +56,25 @@ def test_the_tree_that_has_got_the_number_is_not_touched(tmp_path: Path, family:
     (said,) = cleared_up(tmp_path, msgspec.structs.replace(root, started=root.started - 1))
     assert f"process {root.pid} (sh) has ended" in said
     assert getattr(target(child.pid), "state", "") == "T"
+
+
+def test_a_process_that_stops_a_moment_after_criu_has_ended_is_waited_for(family: tuple[Target, Target]) -> None:
+    looks: list[str] = []
+
+    def look() -> tuple[Target, ...]:
+        if len(looks) == 2:  # the signal is on its way
+            os.kill(family[0].pid, signal.SIGSTOP)
+        seen = target(family[0].pid)
+        assert seen
+        looks.append(seen.state)
+        return (seen,)
+
+    assert [one.state for one in frozen.settled(look)] == ["T"]
+    assert len(looks) >= 3
+    os.kill(family[0].pid, signal.SIGCONT)
+    assert until(lambda: not frozen.is_still(look()[0]))
+    assert not frozen.is_still(frozen.settled(look, 0.05)[0])
+    assert frozen.settled(tuple) == ()
 
 
 def test_whoever_is_waited_for_is_named(

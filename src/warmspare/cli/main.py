@@ -27,6 +27,7 @@ from warmspare.cli.move import move
 from warmspare.cli.ps import ps
 from warmspare.cli.restore import restore
 from warmspare.cli.resume import resume
+from warmspare.cli.savable import savable
 from warmspare.cli.shim import shim
 from warmspare.cli.snapshot import snapshot
 from warmspare.cli.suspend import suspend
@@ -57,7 +58,7 @@ def cli() -> None:
 
 for command in (
     check, snapshot, judge, explain, baseline, ps, suspend, resume, move, checkpoint, restore, inspect, shim,
-    known_issues,
+    known_issues, savable,
 ):  # fmt: skip
     cli.add_command(command)
 

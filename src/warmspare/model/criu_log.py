@@ -50,7 +50,7 @@ REMEDIES: Final[Mapping[Cause, str]] = MappingProxyType({
     "mount": "the process sees mounts that CRIU cannot name: checkpoint the container, with its own runtime",
     "too_old": "this CRIU is older than this kernel: take a newer one (4.2 or later from Linux 6.16 on)",
     "denied": "run it as root; in a container give it CAP_CHECKPOINT_RESTORE, CAP_SYS_PTRACE and CAP_SYS_ADMIN",
-    "io_uring": "the kernel lets nobody dump an io_uring: start the program with sysctl kernel.io_uring_disabled=2",
+    "io_uring": "the kernel lets nobody dump an io_uring: start the program by `warmspare savable -- COMMAND`",
     "device": "a process has a device open: one without CUDA that asks NVML must close it (nvmlShutdown) or not ask",
     "unix_socket": "a socket leads out of the tree: close it; for datagram sockets pass --ext-unix-sk",
     "terminal": "its terminal is outside the tree: start it with setsid and its streams in files, or pass --shell-job",

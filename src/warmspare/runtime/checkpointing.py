@@ -190,7 +190,8 @@ class _Act:
 
     def _look_again(self) -> None:
         """All are stopped now, so this is who was dumped; a new one must be none that the driver is asked for."""
-        before, self._tree = {one.pid for one in self._tree}, tree(self._seen.pid) or self._tree
+        before = {one.pid for one in self._tree}
+        self._tree = tuple(frozen.settled(lambda: tree(self._seen.pid))) or self._tree
         self._check_root()
         if running := [one for one in self._tree if not frozen.is_still(one)]:
             message = f"CRIU said that all were dumped, and {called(running[0])} is not stopped"

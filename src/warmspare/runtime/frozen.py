@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,9 @@ from warmspare.control import network_lock, process
 from warmspare.control.target import Target, is_same, target
 
 DELETED: Final = " (deleted)"
+SETTLES_S: Final = 5.0
+"""How long a process may be seen running after CRIU has stopped it."""
+LOOK_AGAIN_S: Final = 0.002
 
 
 def go_on(targets: Sequence[Target], log: str = "") -> str:
@@ -73,6 +76,18 @@ def in_memory(targets: Iterable[Target]) -> int:
 def is_still(one: Target) -> bool:
     """Whether it was stopped, or had ended, when it was looked at."""
     return one.state in "TtZX"
+
+
+def settled(look: Callable[[], Sequence[Target]], within_s: float = SETTLES_S) -> Sequence[Target]:
+    """Those that are seen once all of them are still, or when the time is up.
+
+    CRIU sends SIGSTOP and lets go: a process, and sooner one with threads, may be seen running a moment longer. The
+    kernel tells the stop to its parent only.
+    """
+    deadline = time.monotonic() + within_s
+    while not all(is_still(one) for one in (seen := look())) and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN_S)
+    return seen
 
 
 def _is_stopped(one: Target) -> bool:
