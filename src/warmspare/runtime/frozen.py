@@ -85,7 +85,7 @@ def settled(look: Callable[[], Sequence[Target]], within_s: float = SETTLES_S) -
     kernel tells the stop to its parent only.
     """
     deadline = time.monotonic() + within_s
-    while not all(is_still(one) for one in (seen := look())) and time.monotonic() < deadline:
+    while not all(map(is_still, seen := look())) and time.monotonic() < deadline:
         time.sleep(LOOK_AGAIN_S)
     return seen
 
