@@ -38,6 +38,8 @@ LONG: Final = 600
 """Tokens; the last one leaves time for a sleep to come between."""
 USUAL_S: Final = 6.0
 LONG_S: Final = 30.0
+WEDGED_S: Final = 1.0
+"""How long each exchange may take with an engine that is about to be wedged: most answer at once."""
 PARKED_S: Final = 1.0
 """How long a request must stay without an answer to count as parked."""
 READY_S: Final = 420.0
@@ -431,7 +433,7 @@ def while_asleep(play: Scenario) -> None:
     play.ask("parked: load", "GET /load")
     play.ask("parked: wake weights", "POST /wake_up?tags=weights", within_s=LONG_S)
     partly = not plain.finished(PARKED_S), not stream.waited_for(lambda one: bool(one.last), 0.1)
-    play.ask("parked: wake the rest", "POST /wake_up", within_s=LONG_S)
+    play.ask("parked: wake the rest", "POST /wake_up?tags=kv_cache", within_s=LONG_S)
     parked: dict[str, Json] = {"parked_asleep": asleep[0], "parked_partly_awake": partly[0]}
     play.note("parked: request", plain.told_end() | parked | plain.told.against(play.short))
     parked = {"parked_asleep": asleep[1], "parked_partly_awake": partly[1], "headers_while_asleep": headers}
@@ -515,6 +517,19 @@ def risky(play: Scenario) -> None:
     play.complete("risky: completion after 3")
     play.ask("risky: reload after 3", "POST /collective_rpc", {"method": "reload_weights"}, within_s=LONG_S)
     play.complete("risky: completion after 3 and reload")
+
+
+def all_after_a_part(play: Scenario) -> None:
+    """A wake of all that follows a wake of the weights: 0.26.0 maps them again and does not get over it."""
+    name = "all after a part"
+    play.ask(f"{name}: sleep", "POST /sleep", within_s=WEDGED_S)
+    play.ask(f"{name}: wake weights", "POST /wake_up?tags=weights", within_s=WEDGED_S)
+    play.ask(f"{name}: wake all", "POST /wake_up", within_s=WEDGED_S)
+    play.ask(f"{name}: health", "GET /health", within_s=WEDGED_S)
+    play.ask(f"{name}: is_sleeping", "GET /is_sleeping", within_s=WEDGED_S)
+    play.ask(f"{name}: wake kv_cache", "POST /wake_up?tags=kv_cache", within_s=WEDGED_S)
+    asked = play.begin("POST /v1/completions", play.asked(), within_s=WEDGED_S)
+    play.note(f"{name}: completion", asked.told_end() | asked.told.against(play.short))
 
 
 def death(play: Scenario, pid: int | None) -> None:

@@ -78,7 +78,7 @@ def completion(number: str, model: str, one: Json, asked: Json, tokens: int) -> 
 def piece(number: str, model: str, one: Json) -> bytes:
     """One event of a stream."""
     body = {"id": number, "object": "text_completion", "created": int(time.time()), "model": model}
-    body |= {"choices": [one], "usage": None}
+    body |= {"choices": [one]}
     if one["finish_reason"]:
         body["system_fingerprint"] = "vllm-0.26.0-fake"
     return b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -6,6 +6,7 @@ import json
 import queue
 import select
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from vllm.fake import answers
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 class Refused(Exception):  # it says what happened
     """The request is wrong."""
 
-    def __init__(self, status: int, message: str, kind: str | None = None) -> None:
-        """Say why."""
+    def __init__(self, status: int, message: str, kind: str | None = None, param: str | None = None) -> None:
+        """Say why, and which parameter it is about."""
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.param = status, kind, param
+
+
+def invalid(kind: str, place: tuple[str | int, ...], message: str, param: str, **more: object) -> Refused:
+    """What a body is refused with that does not fit its model."""
+    found = {"type": kind, "loc": place, "msg": message, "input": {}, **more}
+    return Refused(HTTPStatus.BAD_REQUEST, f"1 validation error:\n  {found}", HTTPStatus.BAD_REQUEST.phrase, param)
 
 
 class Cut(Exception):  # it says what to do
@@ -54,18 +61,22 @@ class Completing:
             self._service.engine.done(core, number, drop=drop)
 
     def _checked(self, body: bytes) -> dict[str, Any]:
-        asked = self._handler.read_json(body)
+        try:
+            asked = json.loads(body or b"null")
+        except json.JSONDecodeError as error:
+            more = {"ctx": {"error": error.msg}}
+            raise invalid("json_invalid", ("body", error.pos), "JSON decode error", f"body.{error.pos}", **more) from None
         self._handler.wants_model(asked)
         prompt, length = asked.get("prompt"), self._service.length
         if isinstance(prompt, str):
             prompt = [3 + letter for letter in prompt.encode()]
         if not prompt or not isinstance(prompt, list):
-            message = "Either prompt or prompt_embeds must be provided and non-empty."
-            raise Refused(400, message)
+            message = "Value error, Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
+            raise invalid("value_error", ("body",), message, "prompt")
         tokens = int(asked.get("max_tokens") or 16)
         if len(prompt) + tokens > length:
-            message = f"This model's maximum context length is {length} tokens. However, you requested {tokens} output tokens and your prompt contains {len(prompt)} input tokens."  # noqa: E501 # vLLM's line
-            raise Refused(400, message)
+            message = f"This model's maximum context length is {length} tokens. However, you requested {tokens} output tokens and your prompt contains {len(prompt)} input tokens, for a total of {len(prompt) + tokens} tokens."  # noqa: E501 # vLLM's line
+            raise Refused(400, message, param="input_tokens")
         vocabulary = int(config(self._service.root).get("vocab_size", 32_000))
         if max(prompt) >= vocabulary:
             message = f"Token id {max(prompt)} is out of vocabulary"

@@ -88,9 +88,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """JSON."""
         self.reply(status, json.dumps(value, separators=(",", ":")).encode(), "application/json")
 
-    def error(self, status: int, message: str, kind: str | None = None) -> None:
+    def error(self, status: int, message: str, kind: str | None = None, param: str | None = None) -> None:
         """An error."""
-        self.json(answers.error(status, message, kind), status)
+        self.json(answers.error(status, message, kind, param), status)
+
+    def no_route(self, status: int) -> None:
+        """What the framework says before vLLM is asked."""
+        self.json({"detail": HTTPStatus(status).phrase}, status)
 
     def chunk(self, data: bytes) -> None:
         """A piece of a stream."""
@@ -112,7 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except CallFailed as error:
             self.error(500, str(error))
         except Refused as error:
-            self.error(error.status, str(error), error.kind)
+            self.error(error.status, str(error), error.kind, error.param)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -145,9 +149,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if service.keys and path.startswith(GUARDED) and key not in service.keys:
             self.json({"error": "Unauthorized"}, 401)
         elif path not in POSTED | GOT or (path in DEV and not service.has_dev) or (gone and plan.has(gone)):
-            self.error(404, "Not Found", HTTPStatus(404).phrase)
+            self.no_route(404)
         elif path not in (POSTED if self.command == "POST" else GOT):
-            self.error(405, "Method Not Allowed", HTTPStatus(405).phrase)
+            self.no_route(405)
         elif path == "/v1/completions":
             Completing(self).run(body)
         else:
@@ -254,4 +258,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         name = asked.get("model")
         if name not in {None, self.service.name}:
-            raise Refused(404, f"The model `{name}` does not exist.")
+            raise Refused(404, f"The model `{name}` does not exist.", param="model")

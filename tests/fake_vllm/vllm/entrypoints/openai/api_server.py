@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 import time
@@ -38,6 +39,19 @@ class TcpServer(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET
 
 
+def resource_tracker() -> subprocess.Popen[bytes]:
+    """The process that Python's multiprocessing has beside each: it ends with this one, and signals do nothing to it."""
+    code = "import signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; sys.stdin.read()"
+    python = Path(sys.executable).with_name("python3")  # its short name is that of the real one
+    executable = str(python) if python.exists() else sys.executable
+    return subprocess.Popen(
+        ["python3", "-I", "-S", "-c", code],
+        executable=executable,
+        env={**os.environ, "PYTHONHOME": sys.base_prefix},
+        stdin=subprocess.PIPE,
+    )
+
+
 def ended(plan: Plan, engine: Engine, code: int) -> None:
     """Stop the cores and end."""
     if not plan.has("orphan-core"):
@@ -66,6 +80,7 @@ def main(arguments: list[str]) -> None:
     if plan.has("hang-at-start"):
         threading.Event().wait()
     time.sleep(plan.value("slow-start", 30, unsaid=0))
+    tracker = resource_tracker()
     engine = Engine(plan, asked.data_parallel_size, arguments)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -91,7 +106,8 @@ def main(arguments: list[str]) -> None:
         say("WARNING SECURITY WARNING: Development endpoints are enabled! This should NOT be used in production!")
     say(f"INFO [api_server.py:677] Starting vLLM server on {asked.uds or asked.port}")
     say("INFO:     Application startup complete.")
-    server.serve_forever(0.05)
+    with tracker:
+        server.serve_forever(0.05)
 
 
 if __name__ == "__main__":
