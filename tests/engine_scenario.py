@@ -525,21 +525,22 @@ def all_after_a_part(play: Scenario) -> None:
     play.ask(f"{name}: sleep", "POST /sleep", within_s=WEDGED_S)
     play.ask(f"{name}: wake weights", "POST /wake_up?tags=weights", within_s=WEDGED_S)
     play.ask(f"{name}: wake all", "POST /wake_up", within_s=WEDGED_S)
-    play.ask(f"{name}: health", "GET /health", within_s=WEDGED_S)
     play.ask(f"{name}: is_sleeping", "GET /is_sleeping", within_s=WEDGED_S)
+    play.ask(f"{name}: health", "GET /health", within_s=WEDGED_S)
     play.ask(f"{name}: wake kv_cache", "POST /wake_up?tags=kv_cache", within_s=WEDGED_S)
+    play.ask(f"{name}: metrics", "GET /metrics", within_s=WEDGED_S)
     asked = play.begin("POST /v1/completions", play.asked(), within_s=WEDGED_S)
     play.note(f"{name}: completion", asked.told_end() | asked.told.against(play.short))
 
 
 def death(play: Scenario, pid: int | None) -> None:
-    """The engine's core is killed in the middle of a stream: what a death looks like."""
+    """The engine's core is killed while requests wait for the wedged one (or are answered): what a death looks like."""
     core = [one for one, title in descendants(pid).items() if "EngineCore" in title] if pid else []
     if not core:
         return
     stream = play.begin("POST /v1/completions", play.asked(tokens=len(play.long.tokens), stream=True), within_s=LONG_S)
     plain = play.begin("POST /v1/completions", play.asked(tokens=len(play.long.tokens)), within_s=LONG_S)
-    stream.waited_for(lambda one: one.pieces >= 3, USUAL_S)  # a few
+    stream.waited_for(lambda one: one.pieces >= 3, WEDGED_S)  # a few
     os.kill(core[0], signal.SIGKILL)
     stream.finished(USUAL_S)
     rows = {"health": play.begin("GET /health"), "is_sleeping": play.begin("GET /is_sleeping")}
@@ -646,7 +647,8 @@ def play_all(play: Scenario, pid: int | None, *, wrong_order: bool) -> None:
     else:
         parts += [lambda: harmless(play), lambda: level_1(play), lambda: while_asleep(play)]
         parts += [functools.partial(in_flight, play, mode) for mode in ("abort", "wait", "keep")]
-        parts += [lambda: level_0(play), lambda: level_2(play), lambda: risky(play), lambda: death(play, pid)]
+        parts += [lambda: level_0(play), lambda: level_2(play), lambda: risky(play)]
+        parts += [lambda: all_after_a_part(play), lambda: death(play, pid)]
     try:
         for part in parts:
             part()
