@@ -26,9 +26,9 @@ class Refused(Exception):  # it says what happened
         self.status, self.kind, self.param = status, kind, param
 
 
-def invalid(kind: str, place: tuple[str | int, ...], message: str, param: str, **more: object) -> Refused:
+def invalid(kind: str, place: tuple[str | int, ...], said: str, param: str, **more: object) -> Refused:
     """What a body is refused with that does not fit its model."""
-    found = {"type": kind, "loc": place, "msg": message, "input": {}, **more}
+    found = {"type": kind, "loc": place, "msg": said, "input": {}, **more}
     return Refused(HTTPStatus.BAD_REQUEST, f"1 validation error:\n  {found}", HTTPStatus.BAD_REQUEST.phrase, param)
 
 
@@ -65,7 +65,9 @@ class Completing:
             asked = json.loads(body or b"null")
         except json.JSONDecodeError as error:
             more = {"ctx": {"error": error.msg}}
-            raise invalid("json_invalid", ("body", error.pos), "JSON decode error", f"body.{error.pos}", **more) from None
+            raise invalid(
+                "json_invalid", ("body", error.pos), "JSON decode error", f"body.{error.pos}", **more
+            ) from None
         self._handler.wants_model(asked)
         prompt, length = asked.get("prompt"), self._service.length
         if isinstance(prompt, str):

@@ -64,7 +64,7 @@ def watch(plan: Plan, engine: Engine, service: Service) -> None:
     while not engine.dead:
         time.sleep(0.02)
     service.died.wait(WATCHDOG_S)
-    time.sleep(0.1)
+    time.sleep(0.05)
     say("INFO [launcher.py:110] Shutting down")
     ended(plan, engine, 0)
 
