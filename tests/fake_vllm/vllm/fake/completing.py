@@ -62,19 +62,21 @@ class Completing:
 
     def _checked(self, body: bytes) -> dict[str, Any]:
         try:
-            asked = json.loads(body or b"null")
+            found = json.loads(body or b"null")
         except json.JSONDecodeError as error:
-            more = {"ctx": {"error": error.msg}}
-            raise invalid(
-                "json_invalid", ("body", error.pos), "JSON decode error", f"body.{error.pos}", **more
-            ) from None
+            kind, said, ctx = "json_invalid", "JSON decode error", {"error": error.msg}
+            raise invalid(kind, ("body", error.pos), said, f"body.{error.pos}", ctx=ctx) from None
+        asked: dict[str, Any] = found if isinstance(found, dict) else {}
         self._handler.wants_model(asked)
         prompt, length = asked.get("prompt"), self._service.length
         if isinstance(prompt, str):
             prompt = [3 + letter for letter in prompt.encode()]
         if not prompt or not isinstance(prompt, list):
-            message = "Value error, Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
-            raise invalid("value_error", ("body",), message, "prompt")
+            kind, message = (
+                "value_error",
+                "Value error, Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)",
+            )
+            raise invalid(kind, ("body",), message, "prompt")
         tokens = int(asked.get("max_tokens") or 16)
         if len(prompt) + tokens > length:
             message = f"This model's maximum context length is {length} tokens. However, you requested {tokens} output tokens and your prompt contains {len(prompt)} input tokens, for a total of {len(prompt) + tokens} tokens."  # noqa: E501 # vLLM's line

@@ -40,7 +40,7 @@ class TcpServer(http.server.ThreadingHTTPServer):
 
 
 def resource_tracker() -> subprocess.Popen[bytes]:
-    """The process that Python's multiprocessing has beside each: it ends with this one, and signals do nothing to it."""
+    """As Python's multiprocessing has it: it ends with this process, and signals do nothing to it."""
     code = "import signal, sys; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)]; sys.stdin.read()"
     python = Path(sys.executable).with_name("python3")  # its short name is that of the real one
     executable = str(python) if python.exists() else sys.executable
