@@ -126,6 +126,24 @@ def test_an_engine_on_a_unix_socket(driver: Driver, tools: Tools, tmp_path: Path
         assert is_awake(model, found)
 
 
+def test_another_server_at_its_address_is_not_woken_in_its_place(driver: Driver, tools: Tools, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with serving(driver, place=str(path)) as (model, found):
+        suspend(tools, found, PLAIN)
+        path.rename(tmp_path / "aside")
+        with engine(driver.file, driver.library, place=str(path)) as other:
+            engines.at(other.url).sleep(1, "wait", 10)
+            with pytest.raises(NotActed, match="cannot be asked") as refused:
+                waking.resume(tools, model.pid, PLAIN)
+            assert refused.value.end == "refused"
+            assert is_down(model)
+            assert other.mib == ALL_ASLEEP
+            assert engines.at(other.url).is_sleeping()
+        (tmp_path / "aside").rename(path)
+        waking.resume(tools, model.pid, PLAIN)
+        assert is_awake(model, found)
+
+
 def test_one_found_asleep_is_suspended_and_left_asleep(driver: Driver, tools: Tools) -> None:
     with serving(driver) as (model, found):
         post(model.url, "/sleep?level=1")

@@ -233,7 +233,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
 def woken_late(found: Recovered, engine: Owed, tools: Tools) -> Recovered:
     """Wake the engine of an interrupted operation, whose processes run; where there is no room it is left asleep."""
     try:
-        client = engines.again(engine.url)
+        client = engines.again(engine.url, engine.pid)
         against = engine.against(tools.cards(), engine.cuda) if engines.sleeps(client) else ()
         if standing := guards.standing(against, force=True):
             why = f"its engine still sleeps: {standing.why}; `warmspare resume {engine.pid}` tries again"
