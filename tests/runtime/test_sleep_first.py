@@ -299,6 +299,17 @@ def test_a_wake_that_fails_strands_it_and_says_what_to_do(driver: Driver, tools:
         assert [one.pid for one in tools.journal.stranded()] == [model.pid]
 
 
+def test_one_that_is_owed_a_wake_is_not_said_to_be_left_asleep(driver: Driver, tools: Tools) -> None:
+    with serving(driver, "wake fails") as (model, found):
+        suspend(tools, found, PLAIN)
+        with pytest.raises(NotActed):
+            waking.resume(tools, model.pid, PLAIN)
+        line = suspend(tools, found, PLAIN)
+        assert is_down(model)
+        assert "slept already" in line
+        assert line.endswith("brings it back and wakes it")
+
+
 def test_an_answer_that_changed_is_said(driver: Driver, tools: Tools) -> None:
     with serving(driver, "garbage") as (model, found):
         suspend(tools, found, PLAIN)
