@@ -126,6 +126,24 @@ def test_an_engine_on_a_unix_socket(driver: Driver, tools: Tools, tmp_path: Path
         assert is_awake(model, found)
 
 
+def test_another_server_at_its_address_is_not_woken_in_its_place(driver: Driver, tools: Tools, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with serving(driver, place=str(path)) as (model, found):
+        suspend(tools, found, PLAIN)
+        path.rename(tmp_path / "aside")
+        with engine(driver.file, driver.library, place=str(path)) as other:
+            engines.at(other.url).sleep(1, "wait", 10)
+            with pytest.raises(NotActed, match="cannot be asked") as refused:
+                waking.resume(tools, model.pid, PLAIN)
+            assert refused.value.end == "refused"
+            assert is_down(model)
+            assert other.mib == ALL_ASLEEP
+            assert engines.at(other.url).is_sleeping()
+        (tmp_path / "aside").rename(path)
+        waking.resume(tools, model.pid, PLAIN)
+        assert is_awake(model, found)
+
+
 def test_one_found_asleep_is_suspended_and_left_asleep(driver: Driver, tools: Tools) -> None:
     with serving(driver) as (model, found):
         post(model.url, "/sleep?level=1")
@@ -279,6 +297,17 @@ def test_a_wake_that_fails_strands_it_and_says_what_to_do(driver: Driver, tools:
         assert told.value.end == "stranded"
         assert model.states == {"running"}
         assert [one.pid for one in tools.journal.stranded()] == [model.pid]
+
+
+def test_one_that_is_owed_a_wake_is_not_said_to_be_left_asleep(driver: Driver, tools: Tools) -> None:
+    with serving(driver, "wake fails") as (model, found):
+        suspend(tools, found, PLAIN)
+        with pytest.raises(NotActed):
+            waking.resume(tools, model.pid, PLAIN)
+        line = suspend(tools, found, PLAIN)
+        assert is_down(model)
+        assert "slept already" in line
+        assert line.endswith("brings it back and wakes it")
 
 
 def test_an_answer_that_changed_is_said(driver: Driver, tools: Tools) -> None:

@@ -184,6 +184,8 @@ def meant(*flags: str, level: int = 1) -> Meant:
         ("0.33.0", "level-2-without-reload-answers-garbage", meant(level=2)),
         ("0.9.2", "no-way-to-reload-weights", meant(level=2)),
         ("0.27.1", "failed-wake-wedges", HERE),
+        ("0.27.1", "blocks-released-twice", HERE),
+        ("0.31.0", "a-bad-level-drops-everything", HERE),
         ("0.29.0", "no-start-under-wsl2", replace(HERE, platform="wsl2")),
         ("0.24.0", "some-models-do-not-start-under-wsl2", replace(HERE, platform="wsl2")),
         ("0.22.0", "first-models-do-not-start-under-wsl2", replace(HERE, platform="wsl2")),

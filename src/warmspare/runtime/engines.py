@@ -71,17 +71,21 @@ def at(url: str) -> Engine:
     return Engine.at(url, os.environ.get(KEY) or None)
 
 
-def again(url: str) -> Engine:
-    """The engine at an address that was good once.
+def again(url: str, pid: int) -> Engine:
+    """The engine at an address that was good once, if its server is still who listens there.
 
     Raises:
-        NotServing: it cannot be asked now, with the key that the environment has.
+        NotServing: it is another's by now, or it cannot be asked with the key that the environment has.
     """
     try:
-        return at(url)
-    except BadUrl as bad:
+        now = found(url)
+    except (BadUrl, NotActed) as bad:
         message = f"its engine cannot be asked: {bad}"
         raise NotServing(message) from bad
+    if now.pid != pid:
+        message = f"its engine cannot be asked: {url} is process {now.pid}'s now, another server"
+        raise NotServing(message)
+    return now.engine
 
 
 class Found(NamedTuple):

@@ -56,23 +56,24 @@ def suspend(tools: Tools, found: Found, options: Options) -> str:
     asleep = engines.is_asleep(engine, force=options.force)
     refuse(guards.before_suspend(seen) if asleep else (), options)
     options.proven(tuple(seen.by_gpu or ()))
+    debt = owed(tools.journal, seen.tree) if asleep else None
     if asleep:
-        debt = owed(tools.journal, seen.tree)
         notes = debt.detail if debt else detail(url, FOUND, None)
     else:
         notes = {**detail(url, US, _answers(engine)), **held(seen.by_gpu, None)}
     with stoppable(tools.say) as stop, begun(tools, "suspend", seen, seen.vram if asleep else None, **notes) as entry:
-        act = _Act(tools, entry, _Was(engine, before, seen, asleep, options), stop)
+        act = _Act(tools, entry, _Was(engine, before, seen, asleep, debt is not None, options), stop)
         return done(entry, tools, act.whole(), stop)
 
 
 class _Was(NamedTuple):
-    """What was found, and how it is asked for."""
+    """What was found, and how it is asked for; `is_owed`: it sleeps because this tool put it to sleep before."""
 
     engine: Engine
     cards: tuple[Card, ...]
     seen: Seen
     asleep: bool
+    is_owed: bool
     options: Options
 
 
@@ -105,7 +106,8 @@ class _Act:
         root, pid = whom(self._was.seen), self._was.seen.pid
         if self._was.asleep:
             line = f"suspended {root}, whose engine slept already: {freed} in {took.all_s:.2f} s"
-            return f"{line}; `warmspare resume {pid}` brings it back, asleep as it was found"
+            how = " and wakes it" if self._was.is_owed else ", asleep as it was found"
+            return f"{line}; `warmspare resume {pid}` brings it back{how}"
         line = f"put its engine to sleep and suspended {root}: {freed} in {asleep_s + took.all_s:.2f} s"
         line = f"{line} (asleep after {asleep_s:.2f}, the rest by the driver in {took.all_s:.2f})"
         return f"{line}; `warmspare resume {pid}` brings it back and wakes it"
@@ -233,7 +235,7 @@ def finish(operation: Operation, entry: Entry, tools: Tools) -> Recovered:
 def woken_late(found: Recovered, engine: Owed, tools: Tools) -> Recovered:
     """Wake the engine of an interrupted operation, whose processes run; where there is no room it is left asleep."""
     try:
-        client = engines.again(engine.url)
+        client = engines.again(engine.url, engine.pid)
         against = engine.against(tools.cards(), engine.cuda) if engines.sleeps(client) else ()
         if standing := guards.standing(against, force=True):
             why = f"its engine still sleeps: {standing.why}; `warmspare resume {engine.pid}` tries again"

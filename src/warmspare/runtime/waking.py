@@ -187,7 +187,7 @@ def _again(debt: Owed) -> Engine:
         NotActed: it cannot be asked; nothing was touched.
     """
     try:
-        return engines.again(debt.url)
+        return engines.again(debt.url, debt.pid)
     except NotServing as failure:
         raise NotActed(str(failure), "refused") from failure
 
