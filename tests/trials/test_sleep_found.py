@@ -215,6 +215,19 @@ def test_a_later_run_wakes_what_was_left_asleep(world: Callable[..., World], tmp
     assert not folder.exists()
 
 
+def test_one_that_is_long_in_falling_asleep_is_woken_by_the_next_run(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    entered = world("copy-ms=12000")
+    with theirs(entered, tmp_path) as serving:
+        with pytest.raises(KeyboardInterrupt):
+            entered.run(host(at(serving)), interrupt("sleep 1"))
+        assert serving.ask("GET /is_sleeping", within_s=30.0).json["is_sleeping"]
+        until(lambda: leftover.sweep_stale() == [])
+        assert not serving.ask("GET /is_sleeping", within_s=30.0).json["is_sleeping"]
+    assert not list(entered.corner.scratch.glob(f"{leftover.PREFIX}*"))
+
+
 def test_one_that_does_not_wake_is_named(tmp_path: Path) -> None:
     (tmp_path / awaken.FILE).write_text("http://127.0.0.1:1")
     assert awaken.settle([tmp_path]) == []  # it is gone, and does not sleep

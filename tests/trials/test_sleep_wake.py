@@ -152,6 +152,10 @@ def test_one_that_is_too_old_is_not_started(world: Callable[..., World]) -> None
         assert absent(ended, proof).detail == "vLLM 0.6.3.post1 is too old: Sleep Mode is tried from 0.8 on"
 
 
+def test_a_build_without_the_tags_is_not_taken_for_an_old_one(world: Callable[..., World]) -> None:
+    assert value(world().tried(host(vllm="0.1.dev1+g0a1b2c3")), SleepCycles).outcome.kind == "done"
+
+
 def test_the_users_model_after_the_controls_on_one_that_is_made(world: Callable[..., World], tmp_path: Path) -> None:
     steps: list[str] = []
     model = a_model(tmp_path / "theirs")

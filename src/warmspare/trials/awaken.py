@@ -24,9 +24,13 @@ KEY: Final = "VLLM_API_KEY"
 FILE: Final = "wake-this-engine"
 LIMIT_S: Final = 8.0
 """How long one who clears away waits for the engine to say that it is awake: less than it is itself waited for."""
+WATCH_S: Final = 150.0
+"""And one for whom nobody waits: an order to sleep may be that long on its way."""
 WORD_S: Final = 2.0
 CALM_S: Final = 0.3
 """An order to sleep that is on its way is obeyed within that time."""
+GONE: Final = ("ECONNREFUSED", "ENOENT")
+"""Nobody listens there, or its socket is gone."""
 WELL: Final = b"."
 _START: Final = (
     "import sys; held, url, root = sys.argv[1:]; sys.path.append(root);"
@@ -78,7 +82,7 @@ def kept_awake(folder: Path, url: str) -> Iterator[None]:
 def watch(held: int, url: str) -> None:
     """Wait for the end of the trial; without a word that all is well, wake the engine."""
     if os.read(held, 1) != WELL:
-        waken(url)
+        waken(url, WATCH_S)
 
 
 def settle(folders: Iterable[Path], within_s: float = LIMIT_S) -> list[str]:
@@ -89,9 +93,15 @@ def settle(folders: Iterable[Path], within_s: float = LIMIT_S) -> list[str]:
             url = (folder / FILE).read_text(encoding="utf-8")
             try:
                 waken(url, within_s)
+                (folder / FILE).unlink()
             except EngineFailed as failed:
                 left.append(f"the engine at {url}, which may be asleep ({failed})")
     return left
+
+
+def owed(folder: Path) -> bool:
+    """Whether an engine is still written there that may be asleep."""
+    return (folder / FILE).exists()
 
 
 def waken(url: str, within_s: float = LIMIT_S) -> None:
@@ -111,7 +121,7 @@ def waken(url: str, within_s: float = LIMIT_S) -> None:
             else:
                 calm = True
         except EngineFailed as failed:
-            if failed.code == "ECONNREFUSED":
+            if failed.code in GONE:
                 return
             if time.monotonic() > deadline:
                 raise

@@ -36,7 +36,7 @@ def scratch_roots() -> tuple[Path, ...]:
 def scratch_folder(token: str) -> Iterator[Path]:
     """A private folder, locked while its keeper lives so that a later run can tell a stale one.
 
-    It stays where a restored process of it had to be left alive.
+    It stays where a restored process of it had to be left alive, or an engine may have been left asleep.
     """
     problem: OSError | None = None
     for root in scratch_roots():
@@ -50,7 +50,7 @@ def scratch_folder(token: str) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            if not gentle.alive([folder], token):
+            if not gentle.alive([folder], token) and not awaken.owed(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
         return
@@ -83,7 +83,7 @@ def cleared(token: str, end: Callable[[frozenset[int]], list[int]]) -> list[str]
         stubborn = end(frozenset(left))
         left = {pid: left[pid] for pid in left.keys() & gentle.alive(_folders(token), token)}
     asleep = awaken.settle(_folders(token))
-    kept = [] if left else _clear_folders(token)
+    kept = [] if left or asleep else _clear_folders(token)
     return [*gentle.by_hand(left), *(f"pid {pid}" for pid in stubborn), *asleep, *kept]
 
 

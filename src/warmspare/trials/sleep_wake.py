@@ -119,7 +119,8 @@ def _why(failed: EngineFailed) -> str:
 
 def _old_enough(version: str) -> None:
     numbers = tuple(int(word) for word in version.split(".")[:2] if word.isdigit())
-    if len(numbers) == len(OLDEST) and (0, 0) < numbers < OLDEST:
+    # 0.1.dev… is what a build calls itself that was made without the tags.
+    if len(numbers) == len(OLDEST) and (0, 0) < numbers < OLDEST and not version.startswith("0.1.dev"):
         oldest = ".".join(map(str, OLDEST))
         raise NotTried(Cause.SKIPPED, f"vLLM {version} is too old: Sleep Mode is tried from {oldest} on")
 

@@ -102,7 +102,7 @@ def _alone(bench: Bench) -> Gpu:
     if bench.host.wsl2:
         raise NotTried(Cause.SKIPPED, "never under WSL2: the driver pages memory out, and may stall the whole machine")
     pids = nvml.compute_pids(gpu.nvml) if gpu.nvml is not None else None
-    if pids is None:
+    if not pids:  # none, though an engine runs on it: from in here its processes are not seen, nor are others
         raise NotTried(Cause.SKIPPED, f"NVML does not tell who else is on {gpu.subject}")
     if len(pids) > 1:
         raise NotTried(Cause.SKIPPED, f"another process is on {gpu.subject}")
