@@ -51,7 +51,7 @@ def test_down_and_up_with_the_same_answer(tool: Tool, drivers: Drivers, tmp_path
         assert "suspended already" in tool("suspend", "--engine", serving.url, env=world.env).stdout
         up = tool("resume", str(serving.process.pid), env=world.env)
         assert (up.returncode, up.stderr) == (0, ""), up
-        assert "it serves, with the same token as before" in up.stdout
+        assert "MiB of GPU memory again and it serves, with the same token as before" in up.stdout
         assert used_mib(world.whole_env, 0) == held
         assert serving.complete(RIGHT) == before
         again = tool("resume", "--engine", serving.url, env=world.env)

@@ -72,6 +72,9 @@ def test_the_long_form_of_everything_tries_an_engine_as_well() -> None:
         (("--level", "3"), ("sleep-mode",), "3"),
         (("--vllm", "/nowhere/python"), ("sleep-mode",), "/nowhere/python"),
         (("--vllm", ""), ("sleep-mode",), "an empty path"),
+        (("--model", ""), ("sleep-mode",), "a folder, or a name"),
+        (("--engine", "ftp://a", "--yes-sleep-it"), ("sleep-mode",), "no such kind of address"),
+        (("--engine", URL, "--yes-sleep-it", "--level", "2"), ("sleep-mode",), "only put to sleep at level 1"),
     ],
 )
 def test_what_contradicts_itself_is_refused(arguments: tuple[str, ...], tracks: tuple[str, ...], words: str) -> None:

@@ -1,4 +1,4 @@
-"""A requirement whose question does not arise says so, whatever of its own facts is absent."""
+"""A requirement whose question does not arise, or falls away, says so, whatever of its own facts is absent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from warmspare.judge import judge
 from warmspare.model.asking import find
 from warmspare.model.facts import HOST, Fact, Readings, Standing, fact_name
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
-from warmspare.model.requirements import arises_if, rule
+from warmspare.model.requirements import arises_if, rule, unless
 from warmspare.model.tracks import Layer, Track
 from warmspare.model.verdicts import State, Verdict
 
@@ -98,3 +98,27 @@ def test_an_undecided_condition_leaves_it_undecided() -> None:
         return met("held {n}", n=trial.n)
 
     assert find(rule(claim), readings(1, 1)).finding.text == "who knows 1"
+
+
+@unless(_is_wanted)
+def old_claim_holds(trial: Trial) -> Finding:
+    """A proof that nobody asks for where something else is wanted."""
+    return met("held") if trial.n else unmet("broke")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "tried", "status", "words"),
+    [
+        (1, 1, "not_applicable", "wanted"),
+        (1, None, "not_applicable", "wanted"),
+        (0, 1, "met", "held"),
+        (0, 0, "unmet", "broke"),
+        (None, 1, "met", "held"),
+        (None, None, "undecided", ""),
+    ],
+)
+def test_it_falls_away_where_that_is_met(wanted: int | None, tried: int | None, status: str, words: str) -> None:
+    found = find(rule(old_claim_holds), readings(wanted, tried))
+    assert found.finding.status == status
+    assert words in found.finding.text
+    assert [d.fact for d in rule(old_claim_holds).asked] == [Trial, Plain]

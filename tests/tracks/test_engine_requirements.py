@@ -21,10 +21,12 @@ from warmspare.probes.platform import Container, Platform
 from warmspare.probes.software import EnginePython, NcclLibraries, NcclLibrary, NcclLoaded, Nixl, PythonPackages, Ucx
 from warmspare.tracks import container_requirements as container
 from warmspare.tracks import engine_requirements as engine
+from warmspare.trials.engine_plan import EnginePlan
 
 MET, UNMET, UNDECIDED, NOT_HERE = "met", "unmet", "undecided", "not_applicable"
 NATIVE: Final = Platform(kind="bare-metal", hypervisor=None, signals=())
 WSL2: Final = Platform(kind="wsl2", hypervisor="hyper-v", signals=("dxg", "osrelease"))
+SERVES: Final = EnginePlan(given=True, serves=True)
 NOTHING: Final = PythonPackages(
     torch=None, torch_cuda=None, torch_hip=None, torch_nccl=None, vllm=None, cuda_bindings=None, nccl_wheels={},
     broken=(), vllm_pins=False,
@@ -58,6 +60,8 @@ VLLM: Final = (
     Row(engine.engine_python_is_known, (EnginePython(found=False),), UNDECIDED, "name-the-python", "no Python of an"),
     Row(engine.vllm_is_there, (with_vllm("0.30.0"),), MET, None, "vLLM 0.30.0"),
     Row(engine.vllm_is_there, (NOTHING,), UNDECIDED, "install-vllm", "vLLM is not installed"),
+    Row(engine.vllm_is_there, (NOTHING, SERVES), NOT_HERE, None, "whatever vLLM is installed here"),
+    Row(engine.torch_is_for_cuda, (NOTHING, SERVES), NOT_HERE, None, "whatever vLLM is installed here"),
     Row(engine.torch_is_for_cuda, (TORCH,), MET, None, "torch 2.11.0+cu130 for CUDA 13.0"),
     Row(engine.torch_is_for_cuda, (NOTHING,), UNDECIDED, "install-vllm", "torch is not installed"),
     Row(engine.torch_is_for_cuda, (ROCM,), UNMET, "torch-for-cuda", "is not built for CUDA but for ROCm 7.1"),

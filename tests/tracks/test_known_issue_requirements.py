@@ -48,6 +48,7 @@ def plan(*flags: str, level: int = 1, model: str | None = None) -> EnginePlan:
 
 
 PINNED: Final = (replace(NOTHING, torch="2.11.0", torch_cuda="13.0", vllm="0.26.0", vllm_pins=True), WSL2, UNSAID)
+SERVES: Final = replace(UNSAID, given=True, serves=True)
 LORA_2: Final = plan("--enable-lora", level=2)
 SPECULATIVE_2: Final = plan("--spec-method", "mtp", level=2)
 
@@ -65,7 +66,8 @@ ROWS: Final = (
     Row(cycles, vllm("0.30.0", platform=WSL2), MET, None, "no known issue of vLLM 0.30.0"),
     Row(cycles, vllm("0.29.0"), MET, None, "no known issue of vLLM 0.29.0"),
     Row(cycles, PINNED, MET, None, "no known issue of vLLM 0.26.0"),
-    Row(cycles, vllm("0.28.0", plan("--enable-lora", model="m")), UNMET, NEWER, "LoRA adapters no longer apply"),
+    Row(cycles, vllm("0.28.0", plan("--enable-lora", model="m")), MET, None, "lora-lost-on-wake"),
+    Row(cycles, vllm("0.7.2"), UNMET, NEWER, "no Sleep Mode, or none that an HTTP server can be asked for"),
     Row(
         cycles, vllm("0.8.5", plan("--distributed-executor-backend", "external_launcher")), UNMET, LOOK,
         "segmentation fault",
@@ -75,6 +77,9 @@ ROWS: Final = (
         "depend on more than is known here: calibrated-kv-scales-reset, hybrid-model-with-quantized-kv-cannot-wake",
     ),
     Row(cycles, vllm(None), NOT_HERE, None, "vLLM is not installed"),
+    Row(cycles, vllm("0.16.0", SERVES), NOT_HERE, None, "whatever vLLM is installed here"),
+    Row(requests, vllm("0.16.0", SERVES), NOT_HERE, None, "whatever vLLM is installed here"),
+    Row(others, vllm("0.26.0", SERVES), NOT_HERE, None, "whatever vLLM is installed here"),
     Row(gpu, (*vllm("0.25.1"), GB10), UNMET, LOOK, "waking ends the engine (unified-memory-dies-on-wake)"),
     Row(gpu, (*vllm("0.26.0"), GB10), MET, None, "unified-memory-dies-on-wake"),
     Row(gpu, (*vllm("0.25.1"), H100), MET, None, "no known issue of vLLM 0.25.1"),
@@ -83,7 +88,8 @@ ROWS: Final = (
     Row(data_parallel, vllm("0.29.0", plan("-dp", "2")), MET, None, "no known issue of vLLM 0.29.0"),
     Row(data_parallel, vllm("0.23.0"), NOT_HERE, None, "data parallelism is not what is to be run"),
     Row(data_parallel, vllm("odd", plan("-dp", "2")), UNDECIDED, LOOK, "is not understood: odd"),
-    Row(tensor_parallel, vllm("0.14.0", plan("-tp", "2")), UNMET, LOOK, "sleep frees 6 of 20 GB"),
+    Row(tensor_parallel, vllm("0.14.0", plan("-tp", "2")), MET, None, "sleep-frees-a-third"),
+    Row(tensor_parallel, vllm("odd", plan("-tp", "2")), UNDECIDED, LOOK, "is not understood: odd"),
     Row(tensor_parallel, vllm("0.26.0", plan("-tp", "2")), MET, None, "custom-all-reduce-and-expandable-segments"),
     Row(level, vllm("0.25.1", LORA_2), UNMET, NEWER, "KeyError"),
     Row(level, vllm("0.33.0", SPECULATIVE_2), UNMET, LOOK, "the draft's weights stay lost"),

@@ -176,7 +176,7 @@ def meant(*flags: str, level: int = 1) -> Meant:
         ("0.28.0", "coordinator-believes-ranks-run", meant("-dp", "2")),
         ("0.31.0", "is-sleeping-is-the-word-of-one-rank", meant("-dp", "2")),
         ("0.24.0", "sleep-races-the-running-batch", meant("-tp", "2", "-pp", "2")),
-        ("0.28.0", "lora-lost-on-wake", meant("--enable-lora")),
+        ("0.7.2", "no-sleep-over-http", HERE),
         ("0.25.1", "lora-breaks-reload-weights", meant("--enable-lora", level=2)),
         ("0.11.2", "fp8-kv-scales-lost-at-level-2", meant("--kv-cache-dtype", "fp8", level=2)),
         ("0.26.0", "draft-buffers-lost-at-level-2", meant("--spec-method", "eagle3", level=2)),

@@ -15,6 +15,8 @@ C = TypeVar("C", bound=Callable[..., Any])
 PYTHON: Final = "WARMSPARE_PYTHON"
 SAID: Final = "warmspare.engine"
 TRACK: Final = "sleep-mode"
+DEEP: Final = 2
+"""The level that drops the weights."""
 
 
 class WithFlags(click.Command):
@@ -35,12 +37,19 @@ class WithFlags(click.Command):
 
 def engine(command: C) -> C:
     """Which engine Sleep Mode is tried on."""
-    for option in (
-        _option("--vllm", _set_python, metavar="PYTHON", help="The Python that vLLM is installed in."),
-        _option("--model", metavar="MODEL", help="Try Sleep Mode with this model of yours, not only with a made one."),
-        _option("--engine", metavar="URL", help="Try Sleep Mode on the vLLM server that is there."),
-        _option("--yes-sleep-it", is_flag=True, help="Let that server sleep: it serves nobody meanwhile."),
-        _option("--level", type=click.IntRange(1, 2), help="The sleep level that you mean to use (1)."),
+    for option in reversed(
+        (
+            _option("--vllm", _set_python, metavar="PYTHON", help="The Python that vLLM is installed in."),
+            _option(
+                "--model",
+                _check_model,
+                metavar="MODEL",
+                help="Try Sleep Mode with this model of yours, not only with a made one.",
+            ),
+            _option("--engine", _check_url, metavar="URL", help="Try Sleep Mode on the vLLM server that is there."),
+            _option("--yes-sleep-it", is_flag=True, help="Let that server sleep: it serves nobody meanwhile."),
+            _option("--level", type=click.IntRange(1, 2), help="The sleep level that you mean to use (1)."),
+        )
     ):
         command = option(command)
     return command
@@ -63,6 +72,9 @@ def asked_engine(tracks: tuple[str, ...], extent: str | None) -> EngineAsk:
         raise click.UsageError(message)
     if url is not None and (model is not None or flags is not None):
         message = "--engine: that server has its own model and flags"
+        raise click.UsageError(message)
+    if url is not None and said.get("level") == DEEP:
+        message = "--level 2: a server that is there is only put to sleep at level 1"
         raise click.UsageError(message)
     if url is not None and not said.get("yes_sleep_it"):
         message = (
@@ -89,6 +101,21 @@ def _option(name: str, then: Callable[[str], None] | None = None, **about: Any) 
 def _said(context: click.Context) -> dict[str, Any]:
     said: dict[str, Any] = context.meta.setdefault(SAID, {})
     return said
+
+
+def _check_url(value: str) -> None:
+    from warmspare.control.vllm_address import BadUrl, address_at  # noqa: PLC0415 # --help must not pay for it
+
+    try:
+        address_at(value)
+    except BadUrl as error:
+        raise click.BadParameter(str(error), param_hint="'--engine'") from error
+
+
+def _check_model(value: str) -> None:
+    if not value:
+        message = "it takes a folder, or a name that vLLM can fetch"
+        raise click.BadParameter(message, param_hint="'--model'")
 
 
 def _set_python(value: str) -> None:

@@ -59,8 +59,8 @@ class Found:
 
 def find(rule: Rule, readings: Readings) -> Found:
     """Ask one rule of the readings; never raises for what the rule or the readings do."""
-    if rule.arises is not None and (found := find(rule.arises, readings)).finding.status is not Status.MET:
-        return found
+    if (not_asked := _not_asked(rule, readings)) is not None:
+        return not_asked
     if rule.fold is None:
         return _ask(rule, readings, HOST)
     mode, kind = rule.fold
@@ -84,6 +84,15 @@ def find(rule: Rule, readings: Readings) -> Found:
     if standing is Standing.REPORTED:  # an inventory names the subjects and is no evidence, unless it is hearsay
         return Found(found.finding, standing, found.refs, found.parts)
     return found
+
+
+def _not_asked(rule: Rule, readings: Readings) -> Found | None:
+    """What is found instead where the question does not arise, or falls away."""
+    if rule.arises is not None and (found := find(rule.arises, readings)).finding.status is not Status.MET:
+        return found
+    if rule.unless is None or (found := find(rule.unless, readings)).finding.status is not Status.MET:
+        return None
+    return Found(not_applicable(found.finding.sentence, **found.finding.values), found.standing, found.refs)
 
 
 def _fold_parts(mode: Mode, kind: str, parts: list[tuple[str, Found]]) -> Found:

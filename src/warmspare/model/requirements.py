@@ -49,18 +49,21 @@ class Dependency(msgspec.Struct, frozen=True):
 class Rule(msgspec.Struct, frozen=True):
     """A requirement ready to be judged: the function, its id (its name) and its dependencies.
 
-    `arises` is asked first, of facts of its own: where it is not met, what it says is the finding.
+    `arises` and `unless` are asked first, of facts of their own: where the one is not met, or the other is, what it
+    says is the finding.
     """
 
     id: str
     function: Requirement
     dependencies: tuple[Dependency, ...]
     arises: Rule | None = None
+    unless: Rule | None = None
 
     @property
     def asked(self) -> tuple[Dependency, ...]:
         """What it rests on in all: its own facts, and those that decide whether it arises."""
-        return (*self.dependencies, *(self.arises.asked if self.arises else ()))
+        conditions = [rule.asked for rule in (self.arises, self.unless) if rule]
+        return (*self.dependencies, *(dependency for asked in conditions for dependency in asked))
 
     @property
     def is_proof(self) -> bool:
@@ -121,7 +124,18 @@ def arises_if(condition: Requirement) -> Callable[[Requirement], Requirement]:
     return marked
 
 
+def unless(condition: Requirement) -> Callable[[Requirement], Requirement]:
+    """Mark a requirement whose question falls away where `condition` is met; where that is not known, it is asked."""
+
+    def marked(function: Requirement) -> Requirement:
+        function.__dict__[_UNLESS] = condition
+        return function
+
+    return marked
+
+
 _ARISES: Final = "arises"
+_UNLESS: Final = "unless"
 
 
 def rule(function: Requirement) -> Rule:
@@ -136,9 +150,9 @@ def rule(function: Requirement) -> Rule:
     if odd := [p.name for p in parameters if p.kind not in _BY_NAME or p.name not in hints]:
         message = f"requirement {name}: {', '.join(odd)} cannot be given by name, or is not annotated"
         raise TypeError(message)
-    condition: Requirement | None = getattr(function, _ARISES, None)
+    conditions: list[Requirement | None] = [getattr(function, mark, None) for mark in (_ARISES, _UNLESS)]
     dependencies = tuple(_dependency(name, p.name, hints[p.name]) for p in parameters)
-    made = Rule(name, function, dependencies, rule(condition) if condition else None)
+    made = Rule(name, function, dependencies, *(rule(condition) if condition else None for condition in conditions))
     if not made.dependencies:
         message = f"requirement {name} depends on no fact"
         raise TypeError(message)

@@ -212,7 +212,7 @@ def sleeps(engine: Engine) -> bool:
     try:
         return engine.is_sleeping()
     except EngineFailed as failed:
-        message = f"its engine does not answer ({failed}); {_restart()}"
+        message = f"its engine does not answer ({failed}), so it was not woken; see that its server listens there"
         raise NotServing(message) from failed
 
 

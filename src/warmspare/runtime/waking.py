@@ -90,9 +90,7 @@ class _Act:
             why = f"resumed {self._root}, and it is stranded: {failure}"
             raise self._ended(NotActed(why, "stranded")) from failure
         all_s = driver_s + time.monotonic() - began
-        mib = sum((self._given.debt.awake or {}).values())
-        back = f"{mib} MiB of GPU memory are back" if mib else "it is awake"
-        line = f"resumed {self._root} and woke its engine: {back} and {serves(woken, self._given.debt)}"
+        line = f"resumed {self._root} and woke its engine: {self._held()} and {serves(woken, self._given.debt)}"
         parts = f"by the driver {driver_s:.2f}, awake {woken.wake_s:.2f}, its answer {woken.answer.took_s:.2f}"
         again = f"`warmspare suspend --engine {self._given.debt.url}` suspends it again"
         return f"{line} after {all_s:.2f} s ({parts}); {again}"
@@ -100,6 +98,12 @@ class _Act:
     @property
     def _root(self) -> str:
         return called(self._given.seen.tree[0])
+
+    def _held(self) -> str:
+        """What its processes hold now, as NVML shows it."""
+        held = gpus.vram(self._tools.cards(), self._unit.pids)
+        mib = sum(sum(one.values()) for one in (held or {}).values())
+        return f"it holds {mib} MiB of GPU memory again" if mib else "it is awake"
 
     def _by_the_driver(self, needed: guards.Mib | None) -> float:
         if set(self._given.seen.cuda.values()) == {"running"}:

@@ -6,8 +6,10 @@ import re
 from typing import Final
 
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
+from warmspare.model.requirements import unless
 from warmspare.probes.platform import Platform
 from warmspare.probes.software import EnginePython, NcclLibraries, NcclLoaded, Nixl, PythonPackages, Ucx
+from warmspare.tracks.plan_conditions import plan_is_of_a_server
 
 Release = tuple[int, int, int]
 
@@ -37,6 +39,7 @@ VLLM = "vLLM {version}"
 NO_VLLM = "vLLM is not installed in the engine's Python"
 
 
+@unless(plan_is_of_a_server)
 def vllm_is_there(packages: PythonPackages) -> Finding:
     """Sleep Mode is vLLM's: it gives most of its GPU memory back, keeps its process, and wakes in under a second.
 
@@ -51,6 +54,7 @@ NO_TORCH = "torch is not installed in the engine's Python"
 NOT_FOR_CUDA = "torch {version} is not built for CUDA{hip}"
 
 
+@unless(plan_is_of_a_server)
 def torch_is_for_cuda(packages: PythonPackages) -> Finding:
     """Engines compute through torch; a torch built for AMD GPUs or for the processor alone cannot use an NVIDIA GPU.
 

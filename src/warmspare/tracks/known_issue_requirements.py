@@ -7,13 +7,18 @@ from typing import Final
 import msgspec
 
 from warmspare.model.findings import Finding, met, not_applicable, undecided, unmet
-from warmspare.model.requirements import Each, Requirement, arises_if
+from warmspare.model.requirements import Each, Requirement, arises_if, unless
 from warmspare.probes.gpu import GpuIdentity
 from warmspare.probes.platform import Platform
 from warmspare.probes.software import PythonPackages
 from warmspare.tracks.issue_conditions import Meant
 from warmspare.tracks.known_issues import Issue, Match, all_issues, matching, version_of
-from warmspare.tracks.plan_conditions import plan_has_data_parallelism, plan_has_level_2, plan_has_tensor_parallelism
+from warmspare.tracks.plan_conditions import (
+    plan_has_data_parallelism,
+    plan_has_level_2,
+    plan_has_tensor_parallelism,
+    plan_is_of_a_server,
+)
 from warmspare.trials.engine_plan import EnginePlan
 
 WEIGHING: Final = frozenset(
@@ -30,9 +35,6 @@ NO_VLLM = "vLLM is not installed in the engine's Python"
 ODD_VERSION = "vLLM's version is not understood: {version}"
 APPLIES = "known of vLLM {version}: {issues}"
 NONE_APPLIES = "no known issue of vLLM {version} speaks against it{may}"
-NOT_RECORDED = (
-    "no known issue of vLLM {version} without flags speaks against it; which flags are meant was not recorded"
-)
 OTHERS = "vLLM {version} has other known issues: {issues}"
 NO_OTHERS = "no other known issue of vLLM {version} applies"
 MAY: Final = "; some depend on more than is known here: {names}"
@@ -48,6 +50,7 @@ MORE: Final = {"sleep_cycles_hold": "Remedy: enable-pinning-under-wsl2\n"}
 """Remedies of rows' own."""
 
 
+@unless(plan_is_of_a_server)
 def other_known_issues_do_not_apply(packages: PythonPackages, platform: Platform, plan: EnginePlan) -> Finding:
     """What is known of this version of vLLM beyond what weighs here: level 2, requests in flight, a wake without room.
 
@@ -125,9 +128,9 @@ def _may(matches: tuple[Match, ...]) -> str:
     return MAY.format(names=", ".join(match.issue.id for match in matches)) if matches else ""
 
 
-sleep_cycles_hold_by_known_issues = _paper("sleep_cycles_hold")
-sleep_cycles_hold_by_known_issues_of_the_gpu = _paper_of_a_gpu("sleep_cycles_hold")
-requests_survive_sleep_by_known_issues = _paper("requests_survive_sleep")
+sleep_cycles_hold_by_known_issues = unless(plan_is_of_a_server)(_paper("sleep_cycles_hold"))
+sleep_cycles_hold_by_known_issues_of_the_gpu = unless(plan_is_of_a_server)(_paper_of_a_gpu("sleep_cycles_hold"))
+requests_survive_sleep_by_known_issues = unless(plan_is_of_a_server)(_paper("requests_survive_sleep"))
 data_parallel_sleeps_by_known_issues = arises_if(plan_has_data_parallelism)(_paper("data_parallel_sleeps"))
 tensor_parallel_sleeps_by_known_issues = arises_if(plan_has_tensor_parallelism)(_paper("tensor_parallel_sleeps"))
 the_level_used_comes_back_by_known_issues = arises_if(plan_has_level_2)(_paper("the_level_used_comes_back"))

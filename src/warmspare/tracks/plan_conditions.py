@@ -1,4 +1,4 @@
-"""What of the user's plan makes a question arise: data or tensor parallelism, level 2."""
+"""What of the user's plan makes a question arise: an engine to start, data or tensor parallelism, level 2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from warmspare.trials.engine_plan import EnginePlan
 
 USED = "{what} is to be run"
 NOT_USED = "{what} is not what is to be run"
+STARTED = "an engine of this machine's vLLM is to be run"
+SERVES = "the server that is there is meant, whatever vLLM is installed here"
+
+
+def plan_is_of_a_server(plan: EnginePlan) -> Finding:
+    """Whether a server that is there is meant: what Python and vLLM it runs on, this machine does not tell."""
+    return met(SERVES) if plan.serves else not_applicable(STARTED)
 
 
 def plan_has_data_parallelism(plan: EnginePlan) -> Finding:

@@ -83,6 +83,7 @@ def planned(ask: EngineAsk) -> EnginePlan:
     """What the user means to run, as a fact: the model by the last part of its path."""
     return EnginePlan(
         given=ask != EngineAsk(),
+        serves=ask.url is not None,
         model=PurePath(ask.model).name if ask.model else None,
         flags=engine_flags.parse(ask.flags or ()),
         level=ask.level,
