@@ -343,6 +343,7 @@ def test_a_stopped_process_is_not_restored(world: World) -> None:
     with one(world()) as (target, asker):
         asker.all("Lock", "Checkpoint")
         os.kill(target.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, target.pid, os.WSTOPPED)  # until then a thread of it may answer
         asker.put("Restore")
         assert not asker.answers()
         os.kill(target.pid, signal.SIGCONT)

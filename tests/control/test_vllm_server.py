@@ -112,7 +112,8 @@ def test_it_is_ready_once_it_is_healthy_and_leaves_nothing(ask: Ask, tmp_path: P
 def test_it_is_asked_for_sleep_mode_on_a_socket_of_its_folder(ask: Ask, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
-    with Server(ask(flags=("-tp", "2"), gpus=("GPU-a", "GPU-b"), model=str(model))) as server:
+    wanted = ask(flags=("-tp", "2"), gpus=("GPU-a", "GPU-b"), model=str(model), caches=tmp_path / "kept")
+    with Server(wanted) as server:
         server.ready(60, quiet)
         assert server.engine.is_local
     said = told(tmp_path)

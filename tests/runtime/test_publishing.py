@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leftovers import small_disk
+from leftovers import PATIENCE_S, small_disk
 from warmspare.control.criu import Options
 from warmspare.runtime import publishing
 from warmspare.runtime.images import Image
@@ -78,15 +78,28 @@ def test_a_name_that_is_taken_meanwhile_stays_as_it_is(tmp_path: Path, kind: str
 
 def test_nobody_ever_sees_a_part_of_it(tmp_path: Path) -> None:
     """Whoever looks at the name finds nothing, or the whole."""
-    target, seen, over = tmp_path / "image", list[str](), threading.Event()
+    target, seen, over, looked = tmp_path / "image", list[str](), threading.Event(), threading.Condition()
+
+    def found() -> str:
+        try:
+            with Image(target):
+                return "whole"
+        except NoImage as reason:
+            return str(reason)
 
     def look() -> None:
         while not over.is_set():
-            try:
-                with Image(target):
-                    seen.append("whole")
-            except NoImage as reason:
-                seen.append(str(reason))
+            what = found()
+            with looked:
+                seen.append(what)
+                looked.notify()
+
+    def look_of_now() -> str:
+        """What the first look found that began after this call: one is under way."""
+        with looked:
+            before = len(seen)
+            assert looked.wait_for(lambda: len(seen) >= before + 2, PATIENCE_S)
+            return seen[before + 1]
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -95,12 +108,12 @@ def test_nobody_ever_sees_a_part_of_it(tmp_path: Path) -> None:
             with Hidden(target) as hidden:
                 written(hidden)
                 hidden.publish(manifest())
+            assert look_of_now() == "whole"
             target.rename(tmp_path / f"old{turn}")
     finally:
         over.set()
         looking.join()
     assert set(seen) <= {"whole", f"{target} is no image: No such file or directory"}
-    assert "whole" in seen
 
 
 def test_another_folder_under_the_hidden_name_is_left_alone(tmp_path: Path) -> None:
