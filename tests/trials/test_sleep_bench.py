@@ -100,6 +100,24 @@ def test_weights_on_this_disk(tmp_path: Path) -> None:
     assert launch.weights_mib(str(tmp_path)) == 2  # which an engine prefers
 
 
+def test_a_folder_here_is_not_taken_for_the_model_that_an_engine_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org/name").mkdir(parents=True)
+    (tmp_path / "org/name/model.bin").write_bytes(bytes(2**20))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+
+    def weights_mib(model: str, url: str | None) -> int | None:
+        bench = Bench(Steps(lambda _: None, tmp_path, 60.0), host(EngineAsk(url=url)), ())
+        bench.model = model
+        return bench.weights_mib()
+
+    assert weights_mib("org/name", None) == 1
+    assert weights_mib("org/name", "unix:/s") is None
+    assert weights_mib(str(tmp_path / "org/name"), "unix:/s") == 1
+
+
 @pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE", "HOME"])
 def test_weights_that_were_fetched(tmp_path: Path, name: str) -> None:
     under = {"HF_HOME": "hub", "HF_HUB_CACHE": "", "HOME": ".cache/huggingface/hub"}[name]

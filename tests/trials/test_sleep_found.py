@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from engines import Fake, Serving, a_model
 from leftovers import Corner, environ, until
 from standins import Drivers
 from warmspare.control import process
+from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Cause
 from warmspare.trials import awaken, leftover
+from warmspare.trials.api import StepEvent
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
@@ -215,17 +218,38 @@ def test_a_later_run_wakes_what_was_left_asleep(world: Callable[..., World], tmp
     assert not folder.exists()
 
 
-def test_one_that_is_long_in_falling_asleep_is_woken_by_the_next_run(
-    world: Callable[..., World], tmp_path: Path
-) -> None:
-    entered = world("copy-ms=12000")
+def test_one_that_denies_its_sleep_is_woken_all_the_same(world: Callable[..., World], tmp_path: Path) -> None:
+    entered = world("is-sleeping-lies")
     with theirs(entered, tmp_path) as serving:
-        with pytest.raises(KeyboardInterrupt):
-            entered.run(host(at(serving)), interrupt("sleep 1"))
-        assert serving.ask("GET /is_sleeping", within_s=30.0).json["is_sleeping"]
-        until(lambda: leftover.sweep_stale() == [])
-        assert not serving.ask("GET /is_sleeping", within_s=30.0).json["is_sleeping"]
-    assert not list(entered.corner.scratch.glob(f"{leftover.PREFIX}*"))
+        serving.ask("POST /sleep?level=1")
+        assert not sleeps(serving)
+        asleep = entered.used_mib()
+        awaken.waken(serving.url)
+        assert entered.used_mib() == entered.used > asleep
+
+
+def test_one_that_stays_asleep_is_not_waited_for_without_end() -> None:
+    with _server(post=200, is_sleeping=True) as url, pytest.raises(EngineFailed, match="told to wake"):
+        awaken.waken(url, within_s=0.5)
+
+
+@pytest.mark.parametrize("ends", ["Ctrl-C", "kill -9 of the keeper"])
+def test_one_that_is_long_in_falling_asleep_is_waited_for(
+    world: Callable[..., World], tmp_path: Path, ends: str
+) -> None:
+    entered = world("copy-ms=9000")
+    steps: list[str] = []
+
+    def end(event: StepEvent) -> None:
+        steps.append(event.name)
+        (interrupt("sleep 1") if ends == "Ctrl-C" else at_step("sleep 1", kill_keeper))(event)
+
+    with theirs(entered, tmp_path) as serving:
+        with pytest.raises(KeyboardInterrupt) if ends == "Ctrl-C" else contextlib.nullcontext():
+            assert entered.run(host(at(serving)), end).left == ()
+        assert not sleeps(serving)
+        entered.assert_nothing_left()
+    assert steps[-1] == awaken.WAKING.name
 
 
 def test_one_that_does_not_wake_is_named(tmp_path: Path) -> None:
@@ -238,17 +262,27 @@ def test_one_that_does_not_wake_is_named(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[str]:
-    """A server that refuses everything."""
+def _server(post: int = 500, *, is_sleeping: bool | None = None) -> Iterator[str]:
+    """A server that answers every POST with this status, and every GET with this word; None: it refuses."""
 
-    class Refuses(BaseHTTPRequestHandler):
+    class Says(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(500)
+            self._say(200 if is_sleeping is not None else 500)
+
+        def do_POST(self) -> None:
+            self._say(post)
+
+        def _say(self, status: int) -> None:
+            body = json.dumps({"is_sleeping": is_sleeping}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Refuses) as server:
+    with HTTPServer(("127.0.0.1", 0), Says) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:

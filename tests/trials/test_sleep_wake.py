@@ -195,7 +195,8 @@ def test_nothing_is_left_after_ctrl_c(world: Callable[..., World], when: str, *,
     entered.assert_nothing_left()
 
 
-def test_nothing_is_left_when_the_keeper_is_killed(world: Callable[..., World]) -> None:
+@pytest.mark.parametrize("when", ["start the engine", "start the engine: loading weights", "sleep 2"])
+def test_nothing_is_left_when_the_keeper_is_killed(world: Callable[..., World], when: str) -> None:
     entered = world("copy-ms=50", "orphan-core")
-    entered.run(progress=at_step("sleep 2", kill_keeper))
+    entered.run(progress=at_step(when, kill_keeper))
     entered.assert_nothing_left()

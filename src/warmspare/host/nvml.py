@@ -55,15 +55,31 @@ def compute_pids(index: int) -> frozenset[int] | None:
 
     In a container they may be the host's numbers. They are nobody's business, so this is no query for a transcript.
     """
+    return _pids(index, "Compute")
+
+
+def all_pids(index: int) -> frozenset[int] | None:
+    """The same with those that draw on it and those that compute through MPS."""
+    listed = [_pids(index, kind) for kind in ("Compute", "Graphics", "MPSCompute")]
+    return None if None in listed else frozenset[int]().union(*filter(None, listed))
+
+
+def _pids(index: int, kind: str) -> frozenset[int] | None:
+    """Those of one kind; none of a kind beside computing that this GPU, or this driver, does not have."""
     if _load():
         return None
     import pynvml  # noqa: PLC0415 # only a host that asks NVML pays for it
 
     try:
         pynvml.nvmlInit()
-        listed = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-    except pynvml.NVMLError:
-        return None
+        ask = getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses")
+        listed = ask(pynvml.nvmlDeviceGetHandleByIndex(index))
+    except pynvml.NVMLError as error:
+        lacks = (
+            pynvml.NVML_ERROR_NOT_SUPPORTED,
+            *([pynvml.NVML_ERROR_FUNCTION_NOT_FOUND] if kind == "MPSCompute" else []),
+        )
+        return frozenset() if kind != "Compute" and error.value in lacks else None
     return frozenset(one.pid for one in listed)
 
 

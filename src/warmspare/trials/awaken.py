@@ -18,12 +18,17 @@ from typing import Final
 
 import warmspare
 from warmspare.control.vllm import Engine, EngineFailed
+from warmspare.trials.api import StepEvent
 
 KEY: Final = "VLLM_API_KEY"
 """Where vLLM itself takes the key from that it asks for."""
 FILE: Final = "wake-this-engine"
 LIMIT_S: Final = 8.0
-"""How long one who clears away waits for the engine to say that it is awake: less than it is itself waited for."""
+"""How long a later run that clears away waits for the engine to say that it is awake; it looks again the next time."""
+WAKE_S: Final = 120.0
+"""And how long the run does that it was put to sleep in: first for the order to sleep, if that is still on its way."""
+WAKING: Final = StepEvent(name=f"wake the engine again: this may take {WAKE_S:g} s", lever=False)
+"""Told before that, as it may be long."""
 WATCH_S: Final = 150.0
 """And one for whom nobody waits: an order to sleep may be that long on its way."""
 WORD_S: Final = 2.0
@@ -31,6 +36,8 @@ CALM_S: Final = 0.3
 """An order to sleep that is on its way is obeyed within that time."""
 GONE: Final = ("ECONNREFUSED", "ENOENT")
 """Nobody listens there, or its socket is gone."""
+STILL: Final = "it was told to wake and says that it is asleep"
+BY_HAND: Final = "POST /wake_up wakes it, and so does the next run that can"
 WELL: Final = b"."
 _START: Final = (
     "import sys; held, url, root = sys.argv[1:]; sys.path.append(root);"
@@ -71,7 +78,7 @@ def kept_awake(folder: Path, url: str) -> Iterator[None]:
         yield
     finally:
         try:
-            waken(url)
+            waken(url, WAKE_S)
             record.unlink()
             os.write(lifeline, WELL)
         finally:
@@ -95,7 +102,7 @@ def settle(folders: Iterable[Path], within_s: float = LIMIT_S) -> list[str]:
                 waken(url, within_s)
                 (folder / FILE).unlink()
             except EngineFailed as failed:
-                left.append(f"the engine at {url}, which may be asleep ({failed})")
+                left.append(f"the engine at {url}, which may be asleep ({failed}): {BY_HAND}")
     return left
 
 
@@ -105,7 +112,10 @@ def owed(folder: Path) -> bool:
 
 
 def waken(url: str, within_s: float = LIMIT_S) -> None:
-    """Wake an engine until it says, twice, that it is awake. One that is gone does not sleep.
+    """Wake an engine, and have it say, twice, that it is awake. One that is gone does not sleep.
+
+    What it says is not enough, as it may be one replica's word: it is told to wake each time, which does nothing to one
+    that is awake. Nor is one wake, as an order to sleep may be on its way.
 
     Raises:
         EngineFailed: it does not, in this time.
@@ -113,9 +123,10 @@ def waken(url: str, within_s: float = LIMIT_S) -> None:
     engine, deadline, calm = engine_at(url), time.monotonic() + within_s, False
     while True:
         try:
+            engine.wake(within_s=max(WORD_S, deadline - time.monotonic()))
             if engine.is_sleeping(min(WORD_S, within_s)):
                 calm = False
-                engine.wake(within_s=max(WORD_S, deadline - time.monotonic()))
+                _not_late(deadline)
             elif calm:
                 return
             else:
@@ -126,3 +137,8 @@ def waken(url: str, within_s: float = LIMIT_S) -> None:
             if time.monotonic() > deadline:
                 raise
         time.sleep(CALM_S)
+
+
+def _not_late(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise EngineFailed(STILL, "GET /is_sleeping", how="wrong")

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from warmspare.control import process
-from warmspare.trials import leftover
+from warmspare.trials import awaken, leftover
 from warmspare.trials.api import (
     AbsentEvent,
     EndEvent,
@@ -56,7 +56,7 @@ def keep(order: Order, lifeline: int, reports: int) -> None:
             try:
                 end = _watch(body, events, (lifeline, waker), reports, trial.deadline_s)
             finally:
-                left = leftover.cleared(order.token, process.end_descendants)
+                left = leftover.cleared(order.token, process.end_descendants, lambda: _tell(reports, awaken.WAKING))
         end = msgspec.structs.replace(end, left=tuple(left))
     except NotTried as absent:
         _tell(reports, AbsentEvent(cause=absent.cause, detail=absent.detail))

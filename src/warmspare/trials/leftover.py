@@ -69,20 +69,27 @@ def sweep_stale() -> list[str]:
     return left
 
 
-def clear(token: str) -> list[str]:
+def clear(token: str, waking: Callable[[], None] | None = None) -> list[str]:
     """End every process that carries `token`, then remove its folders and control groups. Returns what stays."""
-    return cleared(token, lambda spared: process.end_tagged(token, spared))
+    return cleared(token, lambda spared: process.end_tagged(token, spared), waking)
 
 
-def cleared(token: str, end: Callable[[frozenset[int]], list[int]]) -> list[str]:
-    """End all but what was restored, whose levers one of them may still pull; suspend that; end the rest."""
+def cleared(
+    token: str, end: Callable[[frozenset[int]], list[int]], waking: Callable[[], None] | None = None
+) -> list[str]:
+    """End all but what was restored, whose levers one of them may still pull; suspend that; end the rest.
+
+    An engine that may be asleep is woken. With `waking`, which is called first, that may take `awaken.WAKE_S`.
+    """
     restored = gentle.alive(_folders(token), token)
     stubborn = end(restored)
     left = gentle.settle(restored)
     if restored:
         stubborn = end(frozenset(left))
         left = {pid: left[pid] for pid in left.keys() & gentle.alive(_folders(token), token)}
-    asleep = awaken.settle(_folders(token))
+    if waking and any(map(awaken.owed, _folders(token))):
+        waking()
+    asleep = awaken.settle(_folders(token), awaken.WAKE_S if waking else awaken.LIMIT_S)
     kept = [] if left or asleep else _clear_folders(token)
     return [*gentle.by_hand(left), *(f"pid {pid}" for pid in stubborn), *asleep, *kept]
 

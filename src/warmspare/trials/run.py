@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import subprocess
@@ -18,7 +19,7 @@ import msgspec
 import warmspare
 from warmspare.control import process
 from warmspare.model.facts import Absent, Cause, Known, Outcome, Proof, Reading, Standing, fact_name
-from warmspare.trials import child, gentle, leftover
+from warmspare.trials import awaken, child, gentle, leftover
 from warmspare.trials.api import AbsentEvent, EndEvent, Event, PartEvent, ProofEvent, StepEvent, Trial
 
 _START: Final = (
@@ -52,21 +53,21 @@ def run(trial: Trial, progress: Callable[[StepEvent], None], given: object = Non
     order = child.Order(place=trial.place, deadline_s=trial.deadline_s, token=token, given=given)
     story = _Story(trial)
     try:
-        with _keeper(order, story) as reports:
+        with _keeper(order, story, progress) as reports:
             for event in reports.events(trial.deadline_s + _ending_s(trial)):
                 story.add(event)
                 if isinstance(event, StepEvent):
                     progress(event)
     except BaseException as stop:
-        for thing in _left(story, token):
+        for thing in _left(story, token, progress):
             stop.add_note(thing)
         raise
-    return Run(story.readings(), _left(story, token))
+    return Run(story.readings(), _left(story, token, progress))
 
 
-def _left(story: _Story, token: str) -> tuple[str, ...]:
+def _left(story: _Story, token: str, progress: Callable[[StepEvent], None]) -> tuple[str, ...]:
     """What is left by the keeper's word; if it gave none, it was killed and could clear nothing away."""
-    return story.end.left if story.end else tuple(leftover.clear(token))
+    return story.end.left if story.end else tuple(leftover.clear(token, lambda: progress(awaken.WAKING)))
 
 
 def _ending_s(trial: Trial) -> float:
@@ -75,7 +76,7 @@ def _ending_s(trial: Trial) -> float:
 
 
 @contextlib.contextmanager
-def _keeper(order: child.Order, story: _Story) -> Iterator[_Reports]:
+def _keeper(order: child.Order, story: _Story, progress: Callable[[StepEvent], None]) -> Iterator[_Reports]:
     held, lifeline = os.pipe()
     told, tell = os.pipe()
     root = str(Path(warmspare.__file__).parent.parent)
@@ -99,6 +100,8 @@ def _keeper(order: child.Order, story: _Story) -> Iterator[_Reports]:
         with contextlib.suppress(msgspec.MsgspecError):
             for event in reports.events(_ending_s(story.trial)):
                 story.add(event)
+                if event == awaken.WAKING:
+                    progress(awaken.WAKING)
         try:
             keeper.wait(1 + GRACE_S)
         except subprocess.TimeoutExpired:
@@ -115,15 +118,20 @@ class _Reports:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._rest = b""
+        self._no_sooner = -math.inf
 
     def events(self, seconds: float) -> Iterator[Event]:
+        """Until the end; after so many seconds, or what the keeper says that it takes, it is not waited for."""
         decoder, deadline = msgspec.json.Decoder(Event), time.monotonic() + seconds
         while True:
             line, whole, rest = self._rest.partition(b"\n")
             if whole:
                 self._rest = rest
-                yield decoder.decode(line)
-            elif process.ready([self._descriptor], deadline - time.monotonic()) and (
+                event = decoder.decode(line)
+                if event == awaken.WAKING:
+                    self._no_sooner = time.monotonic() + awaken.WAKE_S + GRACE_S
+                yield event
+            elif process.ready([self._descriptor], max(deadline, self._no_sooner) - time.monotonic()) and (
                 data := os.read(self._descriptor, 65_536)
             ):
                 self._rest += data

@@ -124,7 +124,7 @@ class Bench:
         """How large its model's weights are, in MiB; None where they are not on this disk."""
         if self.made is not None:
             return self.made.weights_mib
-        return launch.weights_mib(self.model) if self.model else None
+        return launch.weights_mib(self.model, served=self.host.ask.url is not None) if self.model else None
 
     def has_ended(self) -> bool:
         """Whether an engine of ours has ended; of the user's own only its answers are known."""

@@ -91,10 +91,13 @@ def users_gpus(host: EngineHost) -> tuple[Gpu, ...]:
     return host.gpus[:wanted]
 
 
-def weights_mib(model: str, environment: Mapping[str, str] = os.environ) -> int | None:
-    """How large a model's weights are in MiB, in its folder or in the cache of those fetched; None: not there."""
+def weights_mib(model: str, environment: Mapping[str, str] = os.environ, *, served: bool = False) -> int | None:
+    """How large a model's weights are in MiB, in its folder or in the cache of those fetched; None: not there.
+
+    `served`: an engine gave that name, whose working directory is not ours: only an absolute path is a folder.
+    """
     folder = Path(model)
-    if not folder.is_dir():
+    if not folder.is_dir() or (served and not folder.is_absolute()):
         home = environment.get("HF_HOME") or f"{environment.get('HOME', '/')}/.cache/huggingface"
         cache = Path(environment.get("HF_HUB_CACHE") or f"{home}/hub") / f"models--{model.replace('/', '--')}"
         versions = sorted((cache / "snapshots").glob("*"), key=lambda path: path.stat().st_mtime)

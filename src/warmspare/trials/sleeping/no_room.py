@@ -15,6 +15,7 @@ from warmspare.trials import on_gpu
 from warmspare.trials.api import NotTried
 from warmspare.trials.free_memory import free_by_nvml
 from warmspare.trials.given import Gpu
+from warmspare.trials.sleeping import whose
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import LAST, Part
 from warmspare.trials.sleeping.serving import WORD_S, judged, left_serving, lives
@@ -97,16 +98,21 @@ class Woken(NamedTuple):
 
 
 def _alone(bench: Bench) -> Gpu:
-    """The engine's GPU, with nobody else on it."""
-    gpu = bench.gpus[0]
+    """The GPU to take memory of: on none of the engine's is a process that is not seen to be the engine's own."""
     if bench.host.wsl2:
         raise NotTried(Cause.SKIPPED, "never under WSL2: the driver pages memory out, and may stall the whole machine")
-    pids = nvml.compute_pids(gpu.nvml) if gpu.nvml is not None else None
-    if not pids:  # none, though an engine runs on it: from in here its processes are not seen, nor are others
-        raise NotTried(Cause.SKIPPED, f"NVML does not tell who else is on {gpu.subject}")
-    if len(pids) > 1:
-        raise NotTried(Cause.SKIPPED, f"another process is on {gpu.subject}")
-    return gpu
+    top = bench.server.pid if bench.server else None
+    own = {top, *whose.below(top)} if top else set()
+    for gpu in bench.gpus:
+        listed = nvml.all_pids(gpu.nvml) if gpu.nvml is not None else None
+        # None of its own, though it runs there: the list is empty, or has another pid namespace's numbers.
+        if not listed or not listed & own:
+            raise NotTried(
+                Cause.SKIPPED, f"cannot see who else is on {gpu.subject}: NVML lists no process of the engine"
+            )
+        if listed - own:
+            raise NotTried(Cause.SKIPPED, f"another process is on {gpu.subject}")
+    return bench.gpus[0]
 
 
 def _free(gpu: Gpu) -> int:
