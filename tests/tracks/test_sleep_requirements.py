@@ -23,6 +23,7 @@ from warmspare.trials.sleeping.parallel import Share, SleepDataParallel, SleepTe
 from warmspare.trials.sleeping.repeated import SleepRepeated
 from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
+from warmspare.trials.sleeping.stopped import EngineStop
 from warmspare.trials.sleeping.turns import EnginesTakeTurns
 
 MET, UNMET, UNDECIDED, NOT_HERE = "met", "unmet", "undecided", "not_applicable"
@@ -35,6 +36,7 @@ DENIED: Final = Outcome(kind="refused", step="start", code="denied", detail="no 
 START: Final = EngineStart(
     outcome=DONE, vllm="0.26.0", model="made small", cold_start_s=65.25, mib_awake=42905, first_token_warm_s=0.01
 )
+STOP: Final = EngineStop(outcome=DONE, mib_before=480, mib_after=480, back_s=1.25)
 CYCLES: Final = SleepCycles(
     outcome=DONE, cycles=4, sleep_s=0.32, wake_s=0.35, mib_freed=40447, tokens_equal=True, residue_mib=2458,
     residue_growth_mib=0, first_token_warm_s=0.011, first_token_after_wake_s=0.012,
@@ -149,6 +151,9 @@ NO_ROOM: Final = WakeWithoutRoom(outcome=DONE, status=500, then="recovers", reco
 ROOM: Final = SleepRoom(outcome=DONE, needed_mib=400, had=True, how="available")
 
 BESIDE: Final = (
+    Row(notes.engine_gives_its_memory_back, (STOP,), MET, None, "free again, 1.25 s from the order to stop"),
+    Row(notes.engine_gives_its_memory_back, (replace(STOP, back_s=None),), MET, None, "after its end all its VRAM"),
+    Row(notes.engine_gives_its_memory_back, (replace(STOP, outcome=WRONG),), UNMET, None, "wrong at compare"),
     Row(notes.engine_starts, (START,), MET, None, "vLLM 0.26.0 with made small: first token 65.25 s after its start"),
     Row(notes.engine_starts, (replace(START, found=True, cold_start_s=None),), MET, None, "was there already"),
     Row(notes.engine_starts, (replace(START, outcome=DIED),), UNMET, None, "died at wake"),

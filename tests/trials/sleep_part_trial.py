@@ -9,12 +9,12 @@ import msgspec
 from warmspare.model.facts import Outcome, Proof, fact_name
 from warmspare.trials.api import Steps, trial
 from warmspare.trials.engine_given import EngineHost
-from warmspare.trials.sleeping import asleep, honesty, in_flight, level_2, no_room, parallel, repeated, turns
+from warmspare.trials.sleeping import asleep, honesty, in_flight, level_2, no_room, parallel, repeated, stopped, turns
 from warmspare.trials.sleeping.bench import Bench
 
 PARTS = {
     fact_name(part.proof): part
-    for module in (asleep, honesty, in_flight, level_2, no_room, parallel, repeated, turns)
+    for module in (asleep, honesty, in_flight, level_2, no_room, parallel, repeated, stopped, turns)
     for part in module.PARTS
 }
 
@@ -29,10 +29,11 @@ class Afterwards(Proof, frozen=True, kw_only=True):
 
 
 class OnePart(msgspec.Struct, frozen=True, kw_only=True):
-    """Which, by the name of its proof; and where."""
+    """Which, by the name of its proof; and where. `mib_before`: what the bench is to believe of before the start."""
 
     proof: str
     host: EngineHost
+    mib_before: int | None = None
 
 
 @trial(deadline=120, touches="an engine", parts=lambda: (*(part.proof for part in PARTS.values()), Afterwards))
@@ -41,11 +42,14 @@ def one_part(steps: Steps, given: OnePart) -> None:
     part = PARTS[given.proof]
     for module in (asleep, in_flight, no_room):  # a minute, for real engines
         vars(module)["ANSWER_S"] = PATIENCE_S
+    vars(stopped)["WITHIN_S"] = PATIENCE_S
     bench = Bench(steps, given.host, given.host.gpus[:1])
     if part.own_engine:
         steps.part(part.proof, lambda: part.function(bench))
         return
     with bench.another() as engine:
+        if given.mib_before is not None:
+            engine.mib_before = (given.mib_before,)
         steps.part(part.proof, lambda: part.function(engine))
         known = engine.lost
         serves = not engine.awake()

@@ -28,6 +28,7 @@ from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.no_room import WakeWithoutRoom
 from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.repeated import SleepRepeated
+from warmspare.trials.sleeping.stopped import EngineStop
 from warmspare.trials.sleeping.turns import EnginesTakeTurns
 
 P = TypeVar("P", bound=Proof)
@@ -56,7 +57,7 @@ class Place:
         return seen, afterwards
 
     def seen(
-        self, proof: type[P], *plan: str, gpus: int = 1, wsl2: bool = False
+        self, proof: type[P], *plan: str, gpus: int = 1, wsl2: bool = False, mib_before: int | None = None
     ) -> tuple[Proof | Absent, Afterwards | None]:
         """The same where the part may not be tried at all."""
         fake = Fake(self._drivers, self._folder / "engine", *plan)
@@ -75,7 +76,7 @@ class Place:
             shape="tiny",
             wsl2=wsl2,
         )
-        ended = run(TRIAL, lambda _: None, OnePart(proof=fact_name(proof), host=host))
+        ended = run(TRIAL, lambda _: None, OnePart(proof=fact_name(proof), host=host, mib_before=mib_before))
         assert ended.left == ()
         reading = ended.readings[fact_name(proof)]
         after = ended.readings[fact_name(Afterwards)]
@@ -90,6 +91,24 @@ def tried(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     place = Place(drivers, tmp_path, monkeypatch)
     yield place
     assert place.corner.left_in_the_end() == {}
+
+
+# --- the engine stopped ----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_engine_has_given_its_memory_back(tried: Place) -> None:
+    """Seen by NVML."""
+    proof, _ = tried(EngineStop)
+    assert (proof.outcome.kind, proof.mib_before, proof.mib_after) == ("done", 104, 104)
+    assert proof.back_s is not None
+
+
+def test_memory_that_stays_away_is_told(tried: Place) -> None:
+    """As much as the driver keeps, as if less had been in use before the start."""
+    proof, _ = tried.seen(EngineStop, mib_before=0)
+    assert isinstance(proof, EngineStop)
+    assert (proof.outcome.kind, proof.mib_before, proof.mib_after, proof.back_s) == ("wrong", 0, 104, None)
+    assert "104 MiB more than before its start" in proof.outcome.detail
 
 
 # --- a request while it sleeps -------------------------------------------------------------------------------------

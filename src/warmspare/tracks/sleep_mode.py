@@ -11,6 +11,7 @@ from warmspare.tracks.gpu_requirements import gpu_access_is_known, gpu_lets_a_st
 from warmspare.tracks.host_requirements import host_memory_holds_the_gpu, huge_pages_are_on
 from warmspare.tracks.shared import driver_is_there, gpu_is_there, memory_is_not_limited, platform_is_named
 from warmspare.tracks.sleep_notes import (
+    engine_gives_its_memory_back,
     engine_starts,
     engines_take_turns,
     graphs_survive_sleep,
@@ -53,6 +54,7 @@ TRACK = Track(
             state_is_told_honestly,
             engines_take_turns,
             wake_without_room_recovers,
+            engine_gives_its_memory_back,
         ],
     },
     expects={

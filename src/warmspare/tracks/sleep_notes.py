@@ -13,6 +13,7 @@ from warmspare.trials.sleeping.no_room import WakeWithoutRoom
 from warmspare.trials.sleeping.repeated import SleepRepeated
 from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
+from warmspare.trials.sleeping.stopped import EngineStop
 from warmspare.trials.sleeping.turns import EnginesTakeTurns
 
 OK: Final = 200
@@ -32,6 +33,18 @@ def engine_starts(start: EngineStart) -> Finding:
     if start.found:
         return met(FOUND, **values)
     return met(STARTED, cold=_s(start.cold_start_s), **values)
+
+
+GIVEN_BACK = "after its end all its VRAM is free again{when}"
+
+
+def engine_gives_its_memory_back(stop: EngineStop) -> Finding:
+    """What an engine held of the GPU must be free when it has ended, or the next one does not start.
+
+    Source: NVML, before the start and after the end.
+    """
+    when = "" if stop.back_s is None else f", {_s(stop.back_s)} from the order to stop"
+    return broken(stop) or met(GIVEN_BACK, when=when)
 
 
 WARM = "first token after waking in {woken}, of a warm engine in {warm}, of a cold start in {cold}"

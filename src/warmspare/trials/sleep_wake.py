@@ -16,7 +16,7 @@ from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.engine_given import MADE_S, EngineHost
 from warmspare.trials.sleeping import launch, parts, whose
 from warmspare.trials.sleeping.bench import Bench
-from warmspare.trials.sleeping.parts import CYCLES, ORACLE, ROOM, START, Part
+from warmspare.trials.sleeping.parts import CYCLES, END, ORACLE, ROOM, START, Part
 from warmspare.trials.sleeping.room import SleepRoom
 
 OLDEST: Final = (0, 8)
@@ -148,7 +148,7 @@ class _Tried:
             self._over = self._bench.unsteady if self._started else "the engine did not come to answer"
         elif part.fatal_ok:
             self._bench.lost = f"it was not asked whether it survived {part.function.__name__}"
-        elif not part.own_engine and self._started:
+        elif not part.own_engine and self._started and part.stage < END:
             self._steps.prepare("see that it serves", self._bench.awake)
 
     def _against(self, part: Part) -> str | None:
@@ -161,7 +161,7 @@ class _Tried:
             return "not asked for"
         if part.needs_full and not (self._host.full or self._host.only or part.meant(self._flags)):
             return "only with --full"
-        if part.stage > START and self._steps.left_s < LEAST_S:
+        if START < part.stage < END and self._steps.left_s < LEAST_S:
             return f"not reached: {max(0.0, self._steps.left_s):.0f} s were left"
         return None
 
@@ -171,7 +171,7 @@ class _Tried:
             self._bench.stop()
             self._bench.lost = "it was stopped for another"
             return None
-        if part.stage < CYCLES or (part.stage == ORACLE and not self._started) or self._bench.lost is None:
+        if not CYCLES <= part.stage < END or (part.stage == ORACLE and not self._started) or self._bench.lost is None:
             return None
         if not self._host.full or self._host.ask.url:
             return f"not reached: {self._bench.lost}"

@@ -24,6 +24,8 @@ ROOM, START, CYCLES, ORACLE = 0, 1, 2, 3
 that compares answers."""
 REQUESTS, STATES, LEVEL_2, OTHER_ENGINES, LAST = 4, 5, 6, 7, 9
 """And these after it: what harms least comes first."""
+END = 10
+"""The engine is not needed any more, whether it still serves or not."""
 
 
 class Part(msgspec.Struct, frozen=True):
