@@ -55,6 +55,15 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image"
 
 
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[Path]:
+    """Where temporary files go; a restore that was killed leaves none there."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    yield folder
+    assert until(lambda: not list(folder.iterdir())), list(folder.iterdir())
+
+
 class Killed:
     """Runs the tool to its death at a point; then the next command, which clears up."""
 
@@ -74,8 +83,8 @@ class Killed:
 
 
 @pytest.fixture
-def kill(tool: Tool, environment: dict[str, str]) -> Killed:
-    return Killed(tool, environment, {})
+def kill(tool: Tool, environment: dict[str, str], temporary: Path) -> Killed:
+    return Killed(tool, environment, {"TMPDIR": str(temporary)})
 
 
 def left(folder: Path) -> list[str]:
@@ -162,11 +171,11 @@ def test_what_was_let_go_is_finished(kill: Killed, tmp_path: Path, image: Path, 
 
 @pytest.mark.skipif(not compilers() and not CI, reason="needs a C compiler, or the wheel ziglang")
 def test_gpu_memory_too_is_brought_back_by_the_next_command(
-    tool: Tool, environment: dict[str, str], tmp_path: Path, image: Path
+    tool: Tool, environment: dict[str, str], tmp_path: Path, image: Path, temporary: Path
 ) -> None:
     folder = tmp_path / "standins"
     folder.mkdir()
-    env = Drivers(folder).world("one")
+    env = {**Drivers(folder).world("one"), "TMPDIR": str(temporary)}
     kill = Killed(tool, environment, env)
     with Saved("cuda", tmp_path, env) as saved:
         for point in (("control.together:suspend", "after"), *BEFORE_IT_HAS_ITS_NAME.values()):

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from warmspare.control import process
 from warmspare.runtime import journal as journals
 from warmspare.runtime.moving import move
 from warmspare.runtime.outcomes import NotActed, Recovered
@@ -30,6 +31,7 @@ from warmspare.runtime.unit import Tools
 
 Do = Callable[[Tools], str]
 KILLED, REFUSED, HARMED = 9, 1, 5
+ENDS_S = 20.0
 MOST_POINTS = 60
 FLAWS: tuple[Flaw, ...] = ("", "managed", "busy", "restore hangs", "peers")
 
@@ -102,6 +104,14 @@ def in_a_controller(driver: Driver, folder: Path, do: Do, killed_at: int) -> int
     return KILLED if status == -signal.SIGKILL else status
 
 
+def is_refused(tools: Tools, driver: Driver, pid: int, tree: set[int]) -> None:
+    """A suspend is refused, and says why: who is lost first, since nothing can be done with a tree that has one."""
+    lost = [one for one in sorted(tree) if driver.state(one) == "failed"]
+    why = rf"process {lost[0]} \(.*\) is lost" if lost else rf"process {pid} \(.*\) is locked"
+    with pytest.raises(NotActed, match=why):
+        suspend(tools, pid, Options())
+
+
 class Crashes(RuleBasedStateMachine):
     """A tree of processes, and controllers that come and are killed."""
 
@@ -145,6 +155,8 @@ class Crashes(RuleBasedStateMachine):
         """Somebody else ends one of them."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pids[-1], signal.SIGKILL)
+        with process.holding(self.pids[-1]) as descriptor:
+            assert descriptor is None or process.ready([descriptor], ENDS_S)
         self.ended.add(self.pids[-1])
 
     @rule()
@@ -158,8 +170,7 @@ class Crashes(RuleBasedStateMachine):
             assert not recover(tools)
             for pid in self.living():
                 if self.driver.state(pid) in ("locked", "failed"):
-                    with pytest.raises(NotActed, match=f"process {pid} "):
-                        suspend(tools, pid, Options())
+                    is_refused(tools, self.driver, pid, self.living() if pid == self.pids[0] else {pid})
 
     @invariant()
     def nobody_was_killed(self) -> None:
@@ -256,3 +267,26 @@ def test_killed_at_every_single_point_nothing_is_lost(driver: Driver, tmp_path: 
         "move": {("undone", "running"), ("done", "running")},
     }
     assert expected[act] <= seen
+
+
+def test_a_resume_killed_beside_one_that_is_lost_leaves_a_tree_whose_refusals_name_that_one(
+    driver: Driver, tmp_path: Path
+) -> None:
+    folder, found = tmp_path / "state", set[tuple[str, ...]]()
+    with driver.tree(2, flaws=("", "peers")) as pids:
+        for killed_at in range(MOST_POINTS):
+            for one in pids:
+                driver.set(one, state="running", vram={GPUS[0]: 100})
+            assert in_a_controller(driver, folder, lambda tools: suspend(tools, pids[0], Options()), 10**6) == 0
+            code = in_a_controller(driver, folder, lambda tools: resume(tools, pids[0], Options()), killed_at)
+            with tools_on(driver, folder, lambda _: None) as tools:
+                recover(tools)
+                states = tuple(map(driver.state, pids))
+                for pid, tree in zip(pids, (set(pids), {pids[1]}), strict=True):
+                    if driver.state(pid) in ("locked", "failed"):
+                        is_refused(tools, driver, pid, tree)
+            found.add(states)
+            if code != KILLED:
+                break
+        assert code == HARMED
+    assert {("locked", "failed"), ("checkpointed", "failed")} <= found

@@ -41,9 +41,11 @@ class Cradle:
         self._new, self._rest, self._init = new_pidns, b"", 0
         self._work = Path(tempfile.mkdtemp(prefix="warmspare-restore-"))
         in_our_session = options.shell_job  # what it restores is to have our terminal
-        with process.undisturbed():
+        where = "new" if new_pidns else "here"
+        with contextlib.ExitStack() as stack, process.undisturbed():
+            stack.callback(shutil.rmtree, self._work, ignore_errors=True)
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", nursery.__file__, str(images), "new" if new_pidns else "here"],
+                [sys.executable, "-I", "-S", nursery.__file__, str(images), where, str(self._work)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -51,6 +53,7 @@ class Cradle:
                 pass_fds=(images,),
                 start_new_session=not in_our_session,
             )
+            stack.pop_all()
         plan = {
             "command": criu.to_restore(PLACEHOLDER, self._work, options),
             "out": str(self._work / "restore.out"),

@@ -1,7 +1,8 @@
 """Where a tree is restored: a process that holds all of it, stopped, until it is let go, and else ends all of it.
 
-A program of its own, with the standard library alone. Its arguments are an open folder (CRIU's images) and `here` or
-`new`: the pid namespace to restore in. On its standard input it is given one line of JSON: `command`, in which
+A program of its own, with the standard library alone. Its arguments are an open folder (CRIU's images), `here` or
+`new`: the pid namespace to restore in, and the folder that CRIU works in, which it removes in the end, since whoever
+started it may have been killed. On its standard input it is given one line of JSON: `command`, in which
 `{images}` stands for the path of the folder, `out`, the file for what it prints, and `terminal`, whether it is to have
 ours. It tells lines of JSON: `{"init": pid}`, as seen from outside, then `{"status": CRIU's}`. After that it waits for
 the line `go`. When its input ends before that, whatever the reason, it ends what was restored, in part or whole:
@@ -35,8 +36,18 @@ LOOK_MS: Final = 20
 """How often to look whether CRIU has ended; nothing is read of it while it works."""
 
 
-def main(images: int, where: str) -> None:
+def main(images: int, where: str, work: str) -> None:
     """Restore, wait, and let go or end all."""
+    try:
+        is_let_go = _held(images, where)
+    finally:
+        _remove(work)
+    if is_let_go and where == "new":
+        _stay()
+
+
+def _held(images: int, where: str) -> bool:
+    """Restore, and hold what was restored; whether it was let go, or else ended."""
     if where == "new":
         _become_first()
     else:
@@ -46,9 +57,8 @@ def main(images: int, where: str) -> None:
         if criu.poll() is None:
             criu.kill()
         _end_all()
-        return
-    if where == "new":
-        _stay()
+        return False
+    return True
 
 
 def _begun(plan: dict[str, Any], images: int) -> subprocess.Popen[bytes]:
@@ -113,6 +123,15 @@ def _children() -> list[int]:
         return [int(pid) for pid in file.read().split()]
 
 
+def _remove(folder: str) -> None:
+    """Remove a folder and the files in it; our starter may be at the same."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 # few imports
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
+
+
 def _line() -> bytes:
     """One line of our input, unbuffered; empty at its end."""
     line = b""
@@ -135,4 +154,4 @@ def _call(name: str, *args: Any) -> None:  # noqa: ANN401 # as libc takes them
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -116,8 +116,8 @@ def _cycled(bench: Bench, before: list[int], replicas: int) -> dict[str, Any]:
     )
     found |= {
         "shares": shares,
-        "sleep_s": statistics.median(slept),
-        "wake_s": statistics.median(woke),
+        "sleep_s": round(statistics.median(slept), 4),
+        "wake_s": round(statistics.median(woke), 4),
         "tokens_equal": right,
     }
     if problem := _problem(shares, found):
