@@ -78,8 +78,10 @@ def sleep_data_parallel(bench: Bench) -> SleepDataParallel:
 
 
 def sleep_tensor_parallel(bench: Bench) -> SleepTensorParallel:
-    """Cycles of an engine on two GPUs; with its graphs, whose capture has failed in this way elsewhere."""
-    return msgspec.convert(_on_two(bench, ("--tensor-parallel-size", str(GPUS)), replicas=1), SleepTensorParallel)
+    """Cycles of an engine on two GPUs; with graphs, whose capture has failed in this way elsewhere, if the user has."""
+    without = SOONER if set(SOONER) <= set(bench.host.ask.flags or ()) else ()
+    flags = ("--tensor-parallel-size", str(GPUS), *without)
+    return msgspec.convert(_on_two(bench, flags, replicas=1), SleepTensorParallel)
 
 
 def _on_two(bench: Bench, flags: tuple[str, ...], replicas: int) -> dict[str, Any]:
