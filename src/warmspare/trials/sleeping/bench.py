@@ -189,7 +189,8 @@ class Bench:
         """Start an engine with the model in use, and ask it for its first answers. These are steps of their own.
 
         Raises:
-            NotTried: its GPUs have no room for it, or it cannot be started with these flags.
+            NotTried: its GPUs have no room for it, it cannot be started with these flags, or the trial's time was over
+                before the time that a start may take.
             EngineFailed: it did not come to answer.
         """
         self.flags, self.share, self.lost = flags, share, None
@@ -201,17 +202,26 @@ class Bench:
         except BadFlags as error:
             raise NotTried(Cause.INVALID, str(error)) from None
         self._engine = self.server.engine
-        self.ready_s = round(self.steps(STARTING, self._ready, self.server), 3)
+        ready_s = self.steps(STARTING, self._ready, self.server)
+        if ready_s is None:
+            raise NotTried(Cause.TIMEOUT, "it was still starting when the time of the trial was over")
+        self.ready_s = round(ready_s, 3)
         cold_s, cold = self.refer()
         self.cold_start_s = round(cold_s - begun + cold.first_token_s, 3)
 
-    def _ready(self, server: Server) -> float:
-        """Wait for it, as long as there is time; a step for each thing that it says it does: a user sees it go on."""
-        within_s = self.steps.left_s - RESERVE_S
-        return server.ready(
-            min(within_s, START_S) if self.made else within_s,
-            lambda word: self.steps(f"{STARTING}: {word}", lambda: None),
-        )
+    def _ready(self, server: Server) -> float | None:
+        """Wait for it; None if the trial has less time left than a start may take, and that was over.
+
+        A step for each thing that it says it does: a user sees it go on.
+        """
+        left_s = self.steps.left_s - RESERVE_S
+        within_s = min(left_s, START_S) if self.made else left_s
+        try:
+            return server.ready(within_s, lambda word: self.steps(f"{STARTING}: {word}", lambda: None))
+        except EngineFailed as failed:
+            if failed.how == "hung" and within_s < START_S:
+                return None
+            raise
 
     def serve(self, engine: Engine, model: str) -> None:
         """Use an engine that is there already, and serves this model."""
