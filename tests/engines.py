@@ -188,11 +188,13 @@ class Serving(NamedTuple):
 
     def begin(self, tokens: int = 400) -> Stream:
         """A stream of which the first piece has come."""
-        wire = self.connection()
-        wire.request("POST", "/v1/completions", json.dumps(self.request(tokens, stream=True)))
-        stream = Stream(wire, wire.getresponse())
-        assert stream.reply.readline().startswith(b"data: ")
-        return stream
+        with contextlib.ExitStack() as stack:
+            wire = stack.enter_context(contextlib.closing(self.connection()))
+            wire.request("POST", "/v1/completions", json.dumps(self.request(tokens, stream=True)))
+            reply = stack.enter_context(wire.getresponse())
+            assert reply.readline().startswith(b"data: ")
+            stack.pop_all()
+        return Stream(wire, reply)
 
     def wait_ready(self) -> None:
         """Wait until it is healthy."""

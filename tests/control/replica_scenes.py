@@ -72,6 +72,12 @@ def played(role: str) -> Iterator[tuple[Reader, Seen, subprocess.Popen[str]]]:
                     child.kill()
 
 
+def stop(child: subprocess.Popen[str]) -> None:
+    """Stop it, and wait until it is: the signal alone does not say when."""
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+
+
 def is_right(reader: Reader, version: Version) -> bool:
     """Whether a version is what its writer made, by the pattern and by its checksum."""
     found = Kernels(reader.context).check(version.pointer, version.size, version.number)
@@ -396,7 +402,7 @@ def a_stopped_writer_is_not_waited_for_long() -> None:
     with played("idle") as (reader, _, child):
         while not reader.newest():
             assert reader.wait(0.005) is None
-        child.send_signal(signal.SIGSTOP)
+        stop(child)
         reader.close()
         assert child.poll() is None
 
@@ -487,7 +493,7 @@ def a_reader_that_lags_is_waited_for() -> None:
     with being_read() as (writer, state, child):
         writer.publish(state)
         writer.flush(PATIENCE_S)
-        child.send_signal(signal.SIGSTOP)
+        stop(child)
         assert [writer.publish(state, wait=False) for _ in range(4)] == [2, 3, None, None]
         try:
             writer.publish(state, timeout_s=0.05)
@@ -502,7 +508,7 @@ def nobody_waits_behind_one_who_waits() -> None:
     with being_read() as (writer, state, child):
         writer.publish(state)
         writer.flush(PATIENCE_S)
-        child.send_signal(signal.SIGSTOP)
+        stop(child)
         assert [writer.publish(state, wait=False) for _ in range(3)] == [2, 3, None]
         got: list[int | None] = []
         waits = threading.Thread(target=lambda: got.append(writer.publish(state, timeout_s=PATIENCE_S)))
@@ -514,7 +520,7 @@ def nobody_waits_behind_one_who_waits() -> None:
         child.send_signal(signal.SIGCONT)
         waits.join(PATIENCE_S)
         assert got == [4]
-        child.send_signal(signal.SIGSTOP)
+        stop(child)
         failed: list[str] = []
 
         def fill() -> None:

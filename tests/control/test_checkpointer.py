@@ -121,6 +121,7 @@ def test_a_stopped_process_does_not_answer_and_says_so(enter: Callable[..., None
     enter()
     with player() as target:
         target.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, target.pid, os.WSTOPPED)
         with pytest.raises(CheckpointFailed) as failed:
             levers.state(target.pid, 0.2)
         assert (failed.value.how, failed.value.state) == ("hung", None)

@@ -24,6 +24,8 @@ from warmspare.trials.suspendable import Move, Suspendable
 
 TRIALS: Final = {trial.name: trial for trial in catalogue.trials()}
 DONE: Final = Outcome(kind="done")
+HURRY_S: Final = 4.0
+"""A deadline for what never ends, on a machine that is idle."""
 FIGURES: Final = {"pcie_gb_per_s": 63.0, "nvlink_gb_per_s": None, "numa_nodes": (), "memory_mib": 1024}
 
 
@@ -65,6 +67,17 @@ class World:
         """Run a trial."""
         trial: Trial = TRIALS[name]
         return run(replace(trial, deadline_s=deadline_s) if deadline_s else trial, progress, GIVEN[name])
+
+    def run_to_hang(self, name: str, step: str) -> Run:
+        """Run a trial that hangs at this step, with a deadline that it gets there by: a hang outlasts any."""
+        deadline_s = HURRY_S
+        steps: set[str] = set()
+        ended = self.run(name, deadline_s, lambda event: steps.add(event.name))
+        while step not in steps and deadline_s < TRIALS[name].deadline_s:
+            assert ended.left == ()
+            deadline_s *= 2
+            ended = self.run(name, deadline_s, lambda event: steps.add(event.name))
+        return ended
 
     def clear(self) -> None:
         """End what a test has left on purpose."""

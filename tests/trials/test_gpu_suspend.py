@@ -21,8 +21,8 @@ from warmspare.trials.gpu_suspend import GpuSuspend
 from warmspare.trials.on_gpu import NO_ORACLE
 
 pytest_plugins = ("gpu_fixtures",)
-HURRY_S: Final = 4.0
-"""A deadline for what never ends."""
+PATIENT_S: Final = 24.0
+"""A deadline for what waits in vain for a sign of life, a quarter of this."""
 
 
 def test_a_process_survives_on_an_honest_driver(world: World) -> None:
@@ -78,7 +78,8 @@ FAILS: Final[dict[tuple[str, str], tuple[str, str, str | None]]] = {
 @pytest.mark.parametrize(("name", "fate"), FAILS, ids=[" - ".join(key) for key in FAILS])
 def test_a_hazard_is_an_outcome_at_its_step_and_leaves_nothing(world: World, name: str, fate: str) -> None:
     world.enter(fate)
-    ended = world.run(name, HURRY_S if fate.endswith("hangs") else None)
+    kind, step, _ = FAILS[name, fate]
+    ended = world.run_to_hang(name, step) if kind == "hung" else world.run(name)
     assert outcome(ended) == FAILS[name, fate], value(ended)
     assert (ended.left, world.corner.left()) == ((), {})
 
@@ -95,7 +96,7 @@ def test_a_check_that_is_blind_after_the_resume_proves_nothing(world: World) -> 
 
 def test_memory_that_comes_to_no_gpu_was_not_moved(world: World) -> None:
     world.enter("nvmlDeviceGetMemoryInfo gpu2: returns 3", "told free gpu2 *: gives 900")
-    assert outcome(world.run("gpu_move", 2 * HURRY_S)) == ("wrong", "see its memory there", None)
+    assert outcome(world.run("gpu_move", PATIENT_S)) == ("wrong", "see its memory there", None)
 
 
 def test_a_driver_without_the_calls_refuses_at_the_first(world: World) -> None:
@@ -154,7 +155,7 @@ def test_a_restored_process_that_cannot_be_suspended_is_left_alive_and_the_next_
 
 def test_one_that_the_driver_hangs_over_is_left_alive_and_named_again(world: World) -> None:
     world.enter("restore target nth1: hangs")
-    ended = world.run("gpu_suspend", HURRY_S)
+    ended = world.run_to_hang("gpu_suspend", "restore")
     assert outcome(ended) == ("hung", "restore", None)
     left_alive(world, ended.left)
     assert leftover.sweep_stale() == list(ended.left)
@@ -226,7 +227,7 @@ def test_one_that_is_resumed_and_does_not_work_did_not_survive(
         if event.name == "restore" and event.took_s is None:
             world.change(plan)
 
-    ended = world.run("gpu_suspend", 2 * HURRY_S, change)
+    ended = world.run("gpu_suspend", PATIENT_S, change)
     kind, step, code = outcome(ended)
     assert (kind, code) == ends
     assert step in ("unlock", "see it go on")  # it may die before its state is asked after the unlock
