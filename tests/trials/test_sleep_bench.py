@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.trials.api import Event, NotTried, Steps
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping import launch, parts, room, whose
-from warmspare.trials.sleeping.bench import PLAIN, Bench, prompt_of
+from warmspare.trials.sleeping.bench import PLAIN, Bench, apart, prompt_of
 from warmspare.trials.sleeping.room import Had
 
 GIB: Final = 2**30
@@ -125,6 +126,11 @@ def test_parts_are_found_in_their_order() -> None:
     }  # fmt: skip
 
 
+def _answer(*logprobs: float) -> Completion:
+    tokens = (1,) * len(logprobs)
+    return Completion(tokens=tokens, logprobs=logprobs, text="", finish_reason="length", first_token_s=0.1, took_s=0.2)
+
+
 class Scripted(Engine):
     """An engine with answers of these log-probabilities; `asked` are the prompts."""
 
@@ -138,10 +144,7 @@ class Scripted(Engine):
 
     def complete(self, prompt: tuple[int, ...], tokens: int, within_s: float) -> Completion:  # noqa: ARG002 # an engine's
         """The next."""
-        logprob = next(self._logprobs)
-        return Completion(
-            tokens=(1,), logprobs=(logprob,), text="", finish_reason="length", first_token_s=0.1, took_s=0.2
-        )
+        return _answer(next(self._logprobs))
 
     def tokenize(self, text: str) -> tuple[int, ...]:  # noqa: ARG002 # likewise
         """Many, or refused."""
@@ -157,6 +160,13 @@ def test_an_engine_that_answers_otherwise_each_time(bench: Bench, last: float, *
     bench.refer()
     assert (bench.unsteady is None) is steady
     assert steady or "log-probabilities up to 0.0011 apart" in str(bench.unsteady)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_no_number_is_never_near_another(place: int) -> None:
+    odd = [-1.0, -1.0]
+    odd[place] = math.nan
+    assert apart(_answer(-1.0, -1.0), _answer(*odd)) == apart(_answer(*odd), _answer(*odd)) == math.inf
 
 
 def test_a_prompt_for_a_model_that_is_not_ours() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -246,8 +247,13 @@ class Bench:
 
 
 def apart(one: Completion, other: Completion) -> float:
-    """The largest difference of a log-probability, place by place; 0 where there is nothing to compare."""
-    return max((abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)), default=0.0)
+    """The largest difference of a log-probability, place by place; 0 where there is nothing to compare.
+
+    What is no number is infinitely far from everything.
+    """
+    differences = [abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)]
+    # max() keeps or drops one by its place.
+    return math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)
 
 
 def prompt_of(engine: Engine) -> tuple[int, ...]:
