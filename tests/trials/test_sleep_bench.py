@@ -17,7 +17,7 @@ from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.trials.api import Event, NotTried, Steps
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping import launch, parts, room, whose
-from warmspare.trials.sleeping.bench import PLAIN, Bench, apart, prompt_of
+from warmspare.trials.sleeping.bench import EARLY, PLAIN, Bench, apart, prompt_of
 from warmspare.trials.sleeping.room import Had
 
 GIB: Final = 2**30
@@ -134,8 +134,9 @@ def _answer(*logprobs: float) -> Completion:
 class Scripted(Engine):
     """An engine with answers of these log-probabilities; `asked` are the prompts."""
 
-    def __init__(self, *logprobs: float, no_tokenizer: int | None = None) -> None:
+    def __init__(self, *logprobs: float, no_tokenizer: int | None = None, few: int = 100) -> None:
         """Nobody is asked."""
+        self._few = few
         self._logprobs: Iterator[float] = iter(logprobs)
         self._no_tokenizer = no_tokenizer
 
@@ -151,7 +152,7 @@ class Scripted(Engine):
         if self._no_tokenizer is not None:
             code = f"HTTP {self._no_tokenizer}"
             raise EngineFailed(code, "POST /tokenize", status=self._no_tokenizer or None)
-        return tuple(range(100))
+        return tuple(range(self._few))
 
 
 @pytest.mark.parametrize(("last", "steady"), [(-1.0, True), (-1.0009, True), (-1.0011, False)])
@@ -171,6 +172,8 @@ def test_what_is_no_number_is_never_near_another(place: int) -> None:
 
 def test_a_prompt_for_a_model_that_is_not_ours() -> None:
     assert prompt_of(Scripted()) == tuple(range(40))
+    assert prompt_of(Scripted(few=EARLY + 2)) == tuple(range(EARLY + 2))
+    assert prompt_of(Scripted(few=EARLY + 1)) == PLAIN  # the oracle changes one early token for the next
     assert prompt_of(Scripted(no_tokenizer=404)) == PLAIN
     with pytest.raises(EngineFailed):
         prompt_of(Scripted(no_tokenizer=0))

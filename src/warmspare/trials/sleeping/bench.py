@@ -43,6 +43,8 @@ TEXT: Final = (
 )
 PLAIN: Final = tuple(range(300, 340))
 """A prompt for an engine without a tokenizer's endpoint: numbers that every vocabulary has."""
+EARLY: Final = 3
+"""The place of the token that is changed for another prompt: all answers rest on it, through all that comes after."""
 
 
 class Bench:
@@ -257,10 +259,11 @@ def apart(one: Completion, other: Completion) -> float:
 
 
 def prompt_of(engine: Engine) -> tuple[int, ...]:
-    """A prompt of some forty tokens for a model that is not ours."""
+    """A prompt of some forty tokens for a model that is not ours; not one too short to change an early token of."""
     try:
-        return engine.tokenize(TEXT)[:40] or PLAIN
+        tokens = engine.tokenize(TEXT)[:40]
     except EngineFailed as failed:
         if failed.status is None:
             raise
         return PLAIN
+    return tokens if len(tokens) > EARLY + 1 else PLAIN
