@@ -193,6 +193,10 @@ BESIDE: Final = (
     Row(notes.state_is_told_honestly, (HONEST,), MET, None, "/health is 200 asleep too"),
     Row(notes.state_is_told_honestly, (replace(HONEST, health_asleep=503),), MET, None, "told the truth"),
     Row(
+        notes.state_is_told_honestly, (replace(HONEST, metric_partly="awake"),), MET, None,
+        "its metric says awake when only a part is back",
+    ),
+    Row(
         notes.state_is_told_honestly, (replace(HONEST, is_sleeping_partly=False),), UNMET, LOOK,
         "partly awake it said that it did not sleep",
     ),
