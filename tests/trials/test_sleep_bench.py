@@ -12,12 +12,14 @@ from typing import Final
 import pytest
 from sleep_scene import host
 
+from warmspare import catalogue
 from warmspare.control import host_memory
 from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.trials.api import Event, NotTried, Steps
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping import launch, parts, room, whose
 from warmspare.trials.sleeping.bench import EARLY, PLAIN, Bench, apart, prompt_of
+from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.room import Had
 
 GIB: Final = 2**30
@@ -129,6 +131,12 @@ def test_parts_are_found_in_their_order() -> None:
 def _answer(*logprobs: float) -> Completion:
     tokens = (1,) * len(logprobs)
     return Completion(tokens=tokens, logprobs=logprobs, text="", finish_reason="length", first_token_s=0.1, took_s=0.2)
+
+
+def test_what_proofs_have_in_common_is_no_fact() -> None:
+    facts = catalogue.facts()
+    assert {SleepDataParallel, SleepTensorParallel} <= set(facts)
+    assert [fact for fact in facts if fact.__name__.startswith("_")] == []
 
 
 class Scripted(Engine):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from warmspare.model.facts import Absent, Cause, Known, Proof, Reading
+from warmspare.model.facts import Absent, Cause, Known, Reading
 from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.requirements import arises_if
 from warmspare.tracks.plan_conditions import plan_has_data_parallelism, plan_has_level_2, plan_has_tensor_parallelism
@@ -13,7 +13,7 @@ from warmspare.trials.sleeping.asleep import RequestAsleep
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
-from warmspare.trials.sleeping.parallel import Share, SleepDataParallel, SleepTensorParallel
+from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.start import EngineStart
 
 LOOK: Final = "see-known-issues"
@@ -118,7 +118,7 @@ def data_parallel_sleeps(proof: SleepDataParallel) -> Finding:
     Remedy: see-known-issues
     Source: vllm-project/vllm#24879, #44395 (fixed in 0.17.0 and 0.24.0).
     """
-    return _of_two(proof, proof.shares or (), tokens_equal=proof.tokens_equal, said=proof.is_sleeping_asleep)
+    return _of_two(proof)
 
 
 @arises_if(plan_has_tensor_parallelism)
@@ -128,17 +128,18 @@ def tensor_parallel_sleeps(proof: SleepTensorParallel) -> Finding:
     Remedy: see-known-issues
     Source: vllm-project/vllm#45520, #32714.
     """
-    return _of_two(proof, proof.shares or (), tokens_equal=proof.tokens_equal, said=proof.is_sleeping_asleep)
+    return _of_two(proof)
 
 
-def _of_two(proof: Proof, shares: tuple[Share, ...], *, tokens_equal: bool | None, said: bool | None) -> Finding:
-    if tokens_equal is False:
+def _of_two(proof: SleepDataParallel | SleepTensorParallel) -> Finding:
+    shares = proof.shares or ()
+    if proof.tokens_equal is False:
         return unmet(OTHER_TOKENS, remedy=LOOK)
     if kept := tuple(share.subject for share in shares if not share.mib_freed):
         return unmet(ONE_KEPT, subjects=kept, remedy=LOOK)
     if failed := broken(proof):
         return failed
-    if said is False:
+    if proof.is_sleeping_asleep is False:
         return unmet(SAYS_AWAKE, remedy=LOOK)
     return met(BOTH_HELD, freed=tuple(str(share.mib_freed) for share in shares))
 
