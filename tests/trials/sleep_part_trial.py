@@ -43,10 +43,10 @@ def one_part(steps: Steps, given: OnePart) -> None:
         vars(module)["ANSWER_S"] = PATIENCE_S
     bench = Bench(steps, given.host, given.host.gpus[:1])
     if part.own_engine:
-        steps.part(part.proof, lambda: part.function(bench))
+        steps.part(part.proof, lambda: part.run(bench))
         return
     with bench.another() as engine:
-        steps.part(part.proof, lambda: part.function(engine))
+        steps.part(part.proof, lambda: part.run(engine))
         known = engine.lost
         serves = not engine.awake()
         steps.part(Afterwards, lambda: Afterwards(outcome=Outcome(kind="done"), lost=known, serves=serves))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from warmspare.model.facts import Absent, Cause, Known, Reading
 from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.requirements import arises_if
@@ -45,13 +47,18 @@ def sleep_cycles_hold(
     if proof.tokens_equal is False:
         return unmet(OTHER_TOKENS, remedy=LOOK)
     if failed := broken(proof):
-        return failed
+        return _to_look_up(failed)
     if (proof.mib_freed or 0) <= 0:
         return unmet(NOTHING_FREED, remedy=LOOK)
     if blind := _blind(oracle):
         return blind
     values = {"sleep_s": proof.sleep_s or 0.0, "wake_s": proof.wake_s or 0.0, "cycles": proof.cycles}
     return met(HELD, mib_freed=proof.mib_freed, **values)
+
+
+def _to_look_up(failed: Finding) -> Finding:
+    """What failed, with the remedy of all failures here where it has none of its own."""
+    return failed if failed.remedy or failed.cause else msgspec.structs.replace(failed, remedy=LOOK)
 
 
 def _no_start(start: Reading[EngineStart]) -> Finding | None:
@@ -102,7 +109,7 @@ def requests_survive_sleep(proof: RequestAsleep) -> Finding:
     if proof.end == "served" and proof.tokens_equal is False:
         return unmet(SERVED_WRONGLY, remedy=LOOK)
     if failed := broken(proof):
-        return failed
+        return _to_look_up(failed)
     return met(SERVED) if proof.end == "served" else met(REFUSED, status=proof.status)
 
 

@@ -140,7 +140,7 @@ class _Tried:
         if why := self._against(part) or self._unready(part):
             self._steps.skip(part.proof, Cause.SKIPPED, why)
             return
-        proof = self._steps.part(part.proof, partial(part.function, self._bench))
+        proof = self._steps.part(part.proof, partial(part.run, self._bench))
         if part.stage == ROOM and isinstance(proof, SleepRoom) and proof.had is False:
             self._over = f"the host has no {proof.needed_mib} MiB for a sleeping engine's weights"
         elif part.stage == START:

@@ -18,6 +18,7 @@ from warmspare.trials.engine_given import EngineHost
 from warmspare.trials.given import Gpu
 from warmspare.trials.sleeping import launch
 from warmspare.trials.sleeping.parts import Part
+from warmspare.trials.sleeping.serving import ends_told
 from warmspare.trials.sleeping.vram import memory_of
 
 __all__ = ["Bench", "Part"]
@@ -86,6 +87,11 @@ class Bench:
         if self._engine is None:
             raise NotTried(Cause.SKIPPED, "no engine runs")
         return self._engine
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is one, as far as is known."""
+        return self._engine is not None
 
     @property
     def reference(self) -> Completion:
@@ -172,7 +178,8 @@ class Bench:
             other.start(flags, share)
             if other.unsteady:
                 raise NotTried(Cause.INVALID, other.unsteady)
-            yield other
+            with ends_told(other):
+                yield other
         finally:
             other.stop()
 
