@@ -286,7 +286,15 @@ def test_sleep_mode_is_asked_for_once(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("version", "kind"),
-    [(None, Unix), ("0.26.0", Unix), ("0.10.2", Unix), ("0.10.1.1", Tcp), ("0.8.5.post1", Tcp), ("1.0", Unix)],
+    [
+        (None, Unix),
+        ("0.26.0", Unix),
+        ("0.10.2", Unix),
+        ("0.10.1.1", Tcp),
+        ("0.8.5.post1", Tcp),
+        ("1.0", Unix),
+        ("0.1.dev1+g0a1b2c3", Unix),
+    ],
 )
 def test_an_older_one_listens_on_the_loopback(ask: Ask, version: str | None, kind: type) -> None:
     assert isinstance(place(ask(version=version)), kind)

@@ -79,7 +79,8 @@ BACK: Final = SleepLevel2(
 WEIGHS: Final = (
     Row(sleep.sleep_cycles_hold, cycles(), MET, None, "slept in 0.32 s, freed 40447 MiB, woke in 0.35 s"),
     Row(sleep.sleep_cycles_hold, cycles(tokens_equal=False, outcome=WRONG), UNMET, LOOK, "gave other tokens"),
-    Row(sleep.sleep_cycles_hold, cycles(outcome=DIED), UNMET, None, "died at wake (signal 11)"),
+    Row(sleep.sleep_cycles_hold, cycles(outcome=DIED), UNMET, LOOK, "died at wake (signal 11)"),
+    Row(sleep.sleep_cycles_hold, cycles(outcome=DENIED), UNDECIDED, "run-as-root", "want of rights"),
     Row(sleep.sleep_cycles_hold, cycles(mib_freed=0), UNMET, LOOK, "no VRAM was seen freed"),
     Row(sleep.sleep_cycles_hold, cycles(mib_freed=-4), UNMET, LOOK, "no VRAM was seen freed"),
     Row(sleep.sleep_cycles_hold, cycles(BLIND), UNDECIDED, None, "the oracle is blind: weights that were dropped"),
@@ -97,7 +98,7 @@ WEIGHS: Final = (
     Row(sleep.requests_survive_sleep, asleep("fatal", DIED), UNMET, LOOK, "ended the engine"),
     Row(sleep.requests_survive_sleep, asleep("served", WRONG, tokens_equal=False), UNMET, LOOK, "with other tokens"),
     Row(sleep.requests_survive_sleep, asleep("served", WRONG, serves_after=False), UNMET, LOOK, "no other one"),
-    Row(sleep.requests_survive_sleep, asleep(None, DIED), UNMET, None, "died at wake"),
+    Row(sleep.requests_survive_sleep, asleep(None, DIED), UNMET, LOOK, "died at wake"),
     Row(sleep.data_parallel_sleeps, (DP, DATA), MET, None, "on both GPUs it slept, freed 38000, 37500 MiB"),
     Row(sleep.data_parallel_sleeps, (plan(),), NOT_HERE, None, "data parallelism is not what is to be run"),
     Row(sleep.data_parallel_sleeps, (DP,), UNDECIDED, None, "not tried"),
@@ -197,6 +198,10 @@ BESIDE: Final = (
     Row(notes.repeated_sleep_is_harmless, (replace(UNHARMED, outcome=DIED),), UNMET, None, "died at wake"),
     Row(notes.state_is_told_honestly, (HONEST,), MET, None, "/health is 200 asleep too"),
     Row(notes.state_is_told_honestly, (replace(HONEST, health_asleep=503),), MET, None, "told the truth"),
+    Row(
+        notes.state_is_told_honestly, (replace(HONEST, metric_partly="awake"),), MET, None,
+        "its metric says awake when only a part is back",
+    ),
     Row(
         notes.state_is_told_honestly, (replace(HONEST, is_sleeping_partly=False),), UNMET, LOOK,
         "partly awake it said that it did not sleep",

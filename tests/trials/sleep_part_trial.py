@@ -45,12 +45,12 @@ def one_part(steps: Steps, given: OnePart) -> None:
     vars(stopped)["WITHIN_S"] = PATIENCE_S
     bench = Bench(steps, given.host, given.host.gpus[:1])
     if part.own_engine:
-        steps.part(part.proof, lambda: part.function(bench))
+        steps.part(part.proof, lambda: part.run(bench))
         return
     with bench.another() as engine:
         if given.mib_before is not None:
             engine.mib_before = (given.mib_before,)
-        steps.part(part.proof, lambda: part.function(engine))
+        steps.part(part.proof, lambda: part.run(engine))
         known = engine.lost
         serves = not engine.awake()
         steps.part(Afterwards, lambda: Afterwards(outcome=Outcome(kind="done"), lost=known, serves=serves))

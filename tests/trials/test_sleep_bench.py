@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from typing import Final
 import pytest
 from sleep_scene import host
 
+from warmspare import catalogue
 from warmspare.control import host_memory
 from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.trials.api import Event, NotTried, Steps
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping import launch, parts, room, whose
-from warmspare.trials.sleeping.bench import PLAIN, Bench, prompt_of
+from warmspare.trials.sleeping.bench import EARLY, PLAIN, Bench, apart, prompt_of
+from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.room import Had
 
 GIB: Final = 2**30
@@ -143,11 +146,23 @@ def test_parts_are_found_in_their_order() -> None:
     }  # fmt: skip
 
 
+def _answer(*logprobs: float) -> Completion:
+    tokens = (1,) * len(logprobs)
+    return Completion(tokens=tokens, logprobs=logprobs, text="", finish_reason="length", first_token_s=0.1, took_s=0.2)
+
+
+def test_what_proofs_have_in_common_is_no_fact() -> None:
+    facts = catalogue.facts()
+    assert {SleepDataParallel, SleepTensorParallel} <= set(facts)
+    assert [fact for fact in facts if fact.__name__.startswith("_")] == []
+
+
 class Scripted(Engine):
     """An engine with answers of these log-probabilities; `asked` are the prompts."""
 
-    def __init__(self, *logprobs: float, no_tokenizer: int | None = None) -> None:
+    def __init__(self, *logprobs: float, no_tokenizer: int | None = None, few: int = 100) -> None:
         """Nobody is asked."""
+        self._few = few
         self._logprobs: Iterator[float] = iter(logprobs)
         self._no_tokenizer = no_tokenizer
 
@@ -156,17 +171,14 @@ class Scripted(Engine):
 
     def complete(self, prompt: tuple[int, ...], tokens: int, within_s: float) -> Completion:  # noqa: ARG002 # an engine's
         """The next."""
-        logprob = next(self._logprobs)
-        return Completion(
-            tokens=(1,), logprobs=(logprob,), text="", finish_reason="length", first_token_s=0.1, took_s=0.2
-        )
+        return _answer(next(self._logprobs))
 
     def tokenize(self, text: str) -> tuple[int, ...]:  # noqa: ARG002 # likewise
         """Many, or refused."""
         if self._no_tokenizer is not None:
             code = f"HTTP {self._no_tokenizer}"
             raise EngineFailed(code, "POST /tokenize", status=self._no_tokenizer or None)
-        return tuple(range(100))
+        return tuple(range(self._few))
 
 
 @pytest.mark.parametrize(("last", "steady"), [(-1.0, True), (-1.0009, True), (-1.0011, False)])
@@ -177,8 +189,17 @@ def test_an_engine_that_answers_otherwise_each_time(bench: Bench, last: float, *
     assert steady or "log-probabilities up to 0.0011 apart" in str(bench.unsteady)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_no_number_is_never_near_another(place: int) -> None:
+    odd = [-1.0, -1.0]
+    odd[place] = math.nan
+    assert apart(_answer(-1.0, -1.0), _answer(*odd)) == apart(_answer(*odd), _answer(*odd)) == math.inf
+
+
 def test_a_prompt_for_a_model_that_is_not_ours() -> None:
     assert prompt_of(Scripted()) == tuple(range(40))
+    assert prompt_of(Scripted(few=EARLY + 2)) == tuple(range(EARLY + 2))
+    assert prompt_of(Scripted(few=EARLY + 1)) == PLAIN  # the oracle changes one early token for the next
     assert prompt_of(Scripted(no_tokenizer=404)) == PLAIN
     with pytest.raises(EngineFailed):
         prompt_of(Scripted(no_tokenizer=0))

@@ -305,6 +305,24 @@ def test_what_it_says_is_told_as_it_says_it(tried: Place, plan: str, fact: str, 
     assert getattr(proof, fact) == said, proof
 
 
+@pytest.mark.parametrize(
+    ("proof", "plan", "kind"),
+    [
+        (SleepLevel2, "crash-on-reload", "died"),
+        (SleepLevel2, "fail-on-reload", "refused"),
+        (SleepHonesty, "dead-after-sleep-200", "died"),
+        (SleepDataParallel, "crash-on-wake@2", "died"),
+        (EnginesTakeTurns, "dead-after-sleep-200", "died"),
+    ],
+)
+def test_the_last_word_of_an_engine_that_dies_is_no_refusal(
+    tried: Place, proof: type[Proof], plan: str, kind: str
+) -> None:
+    """It may be a 500 either way."""
+    found, _ = tried(proof, plan, gpus=2)
+    assert found.outcome.kind == kind, found
+
+
 # --- several GPUs, several engines -----------------------------------------------------------------------------------
 
 

@@ -94,9 +94,9 @@ def test_an_oracle_that_is_blind(world: Callable[..., World], word: str, *, leve
     [
         ("fail-on-sleep", "refused", "sleep 1", "HTTP 500"),
         ("fail-on-wake@2", "refused", "wake 2", "HTTP 500"),
-        ("crash-on-sleep", "refused", "sleep 1", "HTTP 500"),
-        ("crash-on-wake", "refused", "wake 1", "HTTP 500"),
-        ("dead-after-sleep-200", "refused", "wake 1", "HTTP 500"),
+        ("crash-on-sleep", "died", "sleep 1", "HTTP 500"),
+        ("crash-on-wake", "died", "wake 1", "HTTP 500"),
+        ("dead-after-sleep-200", "died", "wake 1", "HTTP 500"),
     ],
 )
 def test_an_engine_that_fails_in_a_cycle(
@@ -139,9 +139,9 @@ def test_a_start_cut_short_by_the_trials_own_time_is_no_failure_of_the_engine(wo
 
 def test_a_lost_engine_is_started_anew_with_full(world: Callable[..., World]) -> None:
     ended = world("crash-on-wake@3").tried(host(full=True))
-    assert outcome(ended, SleepCycles) == ("refused", "wake 3")
+    assert outcome(ended, SleepCycles) == ("died", "wake 3")
     assert outcome(ended, SleepOracle) == ("done", None)
-    assert outcome(ended, SleepLevel2)[0] in ("done", "refused")
+    assert outcome(ended, SleepLevel2)[0] in ("done", "died")
 
 
 def test_one_that_is_too_old_is_not_started(world: Callable[..., World]) -> None:

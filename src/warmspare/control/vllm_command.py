@@ -19,6 +19,8 @@ import msgspec
 from warmspare.control.vllm_address import SOCKET_PATH, Address, Tcp, Unix
 
 UDS_SINCE: Final = (0, 10, 2)
+UNTAGGED: Final = "0.1.dev"
+"""So begins what a build calls itself that was made without the tags: of whatever age it is."""
 IPC_NAME: Final = 40
 """The room that vLLM's own sockets need in a folder: each is named by a UUID."""
 OURS: Final = ("--host", "--port", "--uds", "--no-enable-sleep-mode", "--api-key", "--model", "--ssl-")
@@ -109,5 +111,7 @@ def place(asked: Asked) -> Address:
 
 
 def _has_uds(version: str | None) -> bool:
+    if version is not None and version.startswith(UNTAGGED):
+        return True
     numbers = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version or "")
     return numbers is None or tuple(int(number or 0) for number in numbers.groups()) >= UDS_SINCE

@@ -161,9 +161,10 @@ def repeated_sleep_is_harmless(proof: SleepRepeated) -> Finding:
     return met(HARMLESS, answers=answers)
 
 
-HONEST = "/is_sleeping told the truth in every state{health}"
+HONEST = "/is_sleeping told the truth in every state{health}{metric}"
 LIES = "it did not tell the truth of itself: {lies}"
 HEALTH_ASLEEP: Final = "; /health is 200 asleep too, and says nothing of it"
+METRIC_PARTLY: Final = "; its metric says awake when only a part is back"
 SAID: Final = {
     "is_sleeping_awake": (False, "awake it said that it slept"),
     "is_sleeping_asleep": (True, "asleep it said that it did not sleep"),
@@ -193,7 +194,11 @@ def state_is_told_honestly(proof: SleepHonesty) -> Finding:
         return unmet(LIES, lies=tuple(lies), remedy=LOOK)
     if failed := broken(proof):
         return failed
-    return met(HONEST, health=HEALTH_ASLEEP if proof.health_asleep == OK else "")
+    return met(
+        HONEST,
+        health=HEALTH_ASLEEP if proof.health_asleep == OK else "",
+        metric=METRIC_PARTLY if proof.metric_partly == "awake" else "",
+    )
 
 
 TURNS = "two engines took turns on one GPU {swaps} times, {swap} a swap, with the same tokens"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from warmspare.model.facts import Absent, Cause, Known, Proof, Reading
+import msgspec
+
+from warmspare.model.facts import Absent, Cause, Known, Reading
 from warmspare.model.findings import Finding, met, undecided, unmet
 from warmspare.model.requirements import arises_if
 from warmspare.tracks.plan_conditions import plan_has_data_parallelism, plan_has_level_2, plan_has_tensor_parallelism
@@ -13,7 +15,7 @@ from warmspare.trials.sleeping.asleep import RequestAsleep
 from warmspare.trials.sleeping.cycles import SleepCycles
 from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
-from warmspare.trials.sleeping.parallel import Share, SleepDataParallel, SleepTensorParallel
+from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.start import EngineStart
 
 LOOK: Final = "see-known-issues"
@@ -45,13 +47,18 @@ def sleep_cycles_hold(
     if proof.tokens_equal is False:
         return unmet(OTHER_TOKENS, remedy=LOOK)
     if failed := broken(proof):
-        return failed
+        return _to_look_up(failed)
     if (proof.mib_freed or 0) <= 0:
         return unmet(NOTHING_FREED, remedy=LOOK)
     if blind := _blind(oracle):
         return blind
     values = {"sleep_s": proof.sleep_s or 0.0, "wake_s": proof.wake_s or 0.0, "cycles": proof.cycles}
     return met(HELD, mib_freed=proof.mib_freed, **values)
+
+
+def _to_look_up(failed: Finding) -> Finding:
+    """What failed, with the remedy of all failures here where it has none of its own."""
+    return failed if failed.remedy or failed.cause else msgspec.structs.replace(failed, remedy=LOOK)
 
 
 def _no_start(start: Reading[EngineStart]) -> Finding | None:
@@ -102,7 +109,7 @@ def requests_survive_sleep(proof: RequestAsleep) -> Finding:
     if proof.end == "served" and proof.tokens_equal is False:
         return unmet(SERVED_WRONGLY, remedy=LOOK)
     if failed := broken(proof):
-        return failed
+        return _to_look_up(failed)
     return met(SERVED) if proof.end == "served" else met(REFUSED, status=proof.status)
 
 
@@ -118,7 +125,7 @@ def data_parallel_sleeps(proof: SleepDataParallel) -> Finding:
     Remedy: see-known-issues
     Source: vllm-project/vllm#24879, #44395 (fixed in 0.17.0 and 0.24.0).
     """
-    return _of_two(proof, proof.shares or (), tokens_equal=proof.tokens_equal, said=proof.is_sleeping_asleep)
+    return _of_two(proof)
 
 
 @arises_if(plan_has_tensor_parallelism)
@@ -128,17 +135,18 @@ def tensor_parallel_sleeps(proof: SleepTensorParallel) -> Finding:
     Remedy: see-known-issues
     Source: vllm-project/vllm#45520, #32714.
     """
-    return _of_two(proof, proof.shares or (), tokens_equal=proof.tokens_equal, said=proof.is_sleeping_asleep)
+    return _of_two(proof)
 
 
-def _of_two(proof: Proof, shares: tuple[Share, ...], *, tokens_equal: bool | None, said: bool | None) -> Finding:
-    if tokens_equal is False:
+def _of_two(proof: SleepDataParallel | SleepTensorParallel) -> Finding:
+    shares = proof.shares or ()
+    if proof.tokens_equal is False:
         return unmet(OTHER_TOKENS, remedy=LOOK)
     if kept := tuple(share.subject for share in shares if not share.mib_freed):
         return unmet(ONE_KEPT, subjects=kept, remedy=LOOK)
     if failed := broken(proof):
         return failed
-    if said is False:
+    if proof.is_sleeping_asleep is False:
         return unmet(SAYS_AWAKE, remedy=LOOK)
     return met(BOTH_HELD, freed=tuple(str(share.mib_freed) for share in shares))
 

@@ -275,14 +275,20 @@ def _trial(function: Callable[..., Any]) -> Trial:
 
 
 def proofs(package: types.ModuleType) -> tuple[type[Fact], ...]:
-    """Every fact declared in the modules of `package`: proofs, also without a trial, and what they are held against."""
+    """Every fact declared in the modules of `package`: proofs, also without a trial, and what they are held against.
+
+    A class with a private name is no fact: it holds what several have in common.
+    """
     discover(package)  # loads the modules, those of trials' parts too
     prefix = f"{package.__name__}."
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(prefix)]
+    modules = [module for place, module in sorted(sys.modules.items()) if place.startswith(prefix)]
     found = {
         fact_name(thing): thing
         for module in modules
-        for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Fact) and thing.__module__ == module.__name__
+        for name, thing in vars(module).items()
+        if isinstance(thing, type)
+        and issubclass(thing, Fact)
+        and thing.__module__ == module.__name__
+        and not name.startswith("_")
     }
     return tuple(found[name] for name in sorted(found))

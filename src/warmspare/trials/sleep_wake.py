@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from warmspare.control.vllm import BadUrl, EngineFailed, NotVllm
+from warmspare.control.vllm_command import UNTAGGED
 from warmspare.model import engine_flags
 from warmspare.model.facts import Cause, Proof, fact_name
 from warmspare.trials import awaken
@@ -119,8 +120,7 @@ def _why(failed: EngineFailed) -> str:
 
 def _old_enough(version: str) -> None:
     numbers = tuple(int(word) for word in version.split(".")[:2] if word.isdigit())
-    # 0.1.dev… is what a build calls itself that was made without the tags.
-    if len(numbers) == len(OLDEST) and (0, 0) < numbers < OLDEST and not version.startswith("0.1.dev"):
+    if len(numbers) == len(OLDEST) and (0, 0) < numbers < OLDEST and not version.startswith(UNTAGGED):
         oldest = ".".join(map(str, OLDEST))
         raise NotTried(Cause.SKIPPED, f"vLLM {version} is too old: Sleep Mode is tried from {oldest} on")
 
@@ -140,7 +140,7 @@ class _Tried:
         if why := self._against(part) or self._unready(part):
             self._steps.skip(part.proof, Cause.SKIPPED, why)
             return
-        proof = self._steps.part(part.proof, partial(part.function, self._bench))
+        proof = self._steps.part(part.proof, partial(part.run, self._bench))
         if part.stage == ROOM and isinstance(proof, SleepRoom) and proof.had is False:
             self._over = f"the host has no {proof.needed_mib} MiB for a sleeping engine's weights"
         elif part.stage == START:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from warmspare.trials.engine_given import EngineHost
 from warmspare.trials.given import Gpu
 from warmspare.trials.sleeping import launch
 from warmspare.trials.sleeping.parts import Part
+from warmspare.trials.sleeping.serving import ends_told
 from warmspare.trials.sleeping.vram import memory_of
 
 __all__ = ["Bench", "Part"]
@@ -42,6 +44,8 @@ TEXT: Final = (
 )
 PLAIN: Final = tuple(range(300, 340))
 """A prompt for an engine without a tokenizer's endpoint: numbers that every vocabulary has."""
+EARLY: Final = 3
+"""The place of the token that is changed for another prompt: all answers rest on it, through all that comes after."""
 
 
 class Bench:
@@ -83,6 +87,11 @@ class Bench:
         if self._engine is None:
             raise NotTried(Cause.SKIPPED, "no engine runs")
         return self._engine
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is one, as far as is known."""
+        return self._engine is not None
 
     @property
     def reference(self) -> Completion:
@@ -169,7 +178,8 @@ class Bench:
             other.start(flags, share)
             if other.unsteady:
                 raise NotTried(Cause.INVALID, other.unsteady)
-            yield other
+            with ends_told(other):
+                yield other
         finally:
             other.stop()
 
@@ -256,15 +266,21 @@ class Bench:
 
 
 def apart(one: Completion, other: Completion) -> float:
-    """The largest difference of a log-probability, place by place; 0 where there is nothing to compare."""
-    return max((abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)), default=0.0)
+    """The largest difference of a log-probability, place by place; 0 where there is nothing to compare.
+
+    What is no number is infinitely far from everything.
+    """
+    differences = [abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)]
+    # max() keeps or drops one by its place.
+    return math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)
 
 
 def prompt_of(engine: Engine) -> tuple[int, ...]:
-    """A prompt of some forty tokens for a model that is not ours."""
+    """A prompt of some forty tokens for a model that is not ours; not one too short to change an early token of."""
     try:
-        return engine.tokenize(TEXT)[:40] or PLAIN
+        tokens = engine.tokenize(TEXT)[:40]
     except EngineFailed as failed:
         if failed.status is None:
             raise
         return PLAIN
+    return tokens if len(tokens) > EARLY + 1 else PLAIN

@@ -8,11 +8,9 @@ import msgspec
 
 from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Outcome, Proof
-from warmspare.trials.sleeping.bench import ORDER_S, TOLERANCE, Bench, apart
+from warmspare.trials.sleeping.bench import EARLY, ORDER_S, TOLERANCE, Bench, apart
 from warmspare.trials.sleeping.parts import ORACLE, Part
 
-EARLY: Final = 3
-"""The place of the token of the prompt that is changed: all answers rest on it, through all that comes after it."""
 WELL_BEYOND: Final = 10 * TOLERANCE
 
 

@@ -39,36 +39,30 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return max(0, self.mib_awake - self.mib_asleep)
 
 
-class SleepDataParallel(Proof, frozen=True, kw_only=True):
+class _OnTwo(Proof, frozen=True, kw_only=True):
+    """What is told of an engine on two GPUs, however it is spread over them."""
+
+    shares: tuple[Share, ...] | None = None
+    cold_start_s: Seconds | None = None
+    cycles: Count | None = None
+    sleep_s: Seconds | None = None
+    wake_s: Seconds | None = None
+    tokens_equal: bool | None = None
+    is_sleeping_awake: bool | None = None
+    is_sleeping_asleep: bool | None = None
+    request_asleep: End | None = None
+
+
+class SleepDataParallel(_OnTwo, frozen=True, kw_only=True):
     """An engine with a replica on each of two GPUs. `done` where each freed its memory and all answers were right.
 
     The times are medians of the level-1 cycles. `is_sleeping_*` is what it said of itself; `request_asleep` is what
     became of a request while it slept.
     """
 
-    shares: tuple[Share, ...] | None = None
-    cold_start_s: Seconds | None = None
-    cycles: Count | None = None
-    sleep_s: Seconds | None = None
-    wake_s: Seconds | None = None
-    tokens_equal: bool | None = None
-    is_sleeping_awake: bool | None = None
-    is_sleeping_asleep: bool | None = None
-    request_asleep: End | None = None
 
-
-class SleepTensorParallel(Proof, frozen=True, kw_only=True):
+class SleepTensorParallel(_OnTwo, frozen=True, kw_only=True):
     """An engine spread over two GPUs. Its figures are those of `SleepDataParallel`."""
-
-    shares: tuple[Share, ...] | None = None
-    cold_start_s: Seconds | None = None
-    cycles: Count | None = None
-    sleep_s: Seconds | None = None
-    wake_s: Seconds | None = None
-    tokens_equal: bool | None = None
-    is_sleeping_awake: bool | None = None
-    is_sleeping_asleep: bool | None = None
-    request_asleep: End | None = None
 
 
 def sleep_data_parallel(bench: Bench) -> SleepDataParallel:

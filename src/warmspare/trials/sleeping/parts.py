@@ -15,6 +15,7 @@ import msgspec
 from warmspare.model.engine_flags import EngineFlags
 from warmspare.model.facts import Proof
 from warmspare.trials import sleeping
+from warmspare.trials.sleeping.serving import ends_told
 
 if TYPE_CHECKING:
     from warmspare.trials.sleeping.bench import Bench
@@ -45,6 +46,15 @@ class Part(msgspec.Struct, frozen=True):
     fatal_ok: bool = False
     found_too: bool = False
     meant: Callable[[EngineFlags], bool] = lambda _: False
+
+    def run(self, bench: Bench) -> Proof:
+        """Try it.
+
+        Raises:
+            EngineFailed: the engine did not do something; `died` where it did not survive that.
+        """
+        with ends_told(bench):
+            return self.function(bench)
 
 
 def found() -> tuple[Part, ...]:

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from warmspare.control.vllm import Completion, EngineFailed
 from warmspare.model.facts import Outcome
-from warmspare.trials.sleeping.bench import Bench
+
+if TYPE_CHECKING:
+    from warmspare.trials.sleeping.bench import Bench
 
 WORD_S: Final = 5.0
 """How long an engine may take to say how it is."""
@@ -41,6 +43,22 @@ def lives(bench: Bench) -> bool:
         return bench.engine.health(WORD_S) == HTTPStatus.OK
     except EngineFailed:
         return False
+
+
+@contextlib.contextmanager
+def ends_told(bench: Bench) -> Iterator[None]:
+    """Tell a refusal that was the last word of an engine for what it is.
+
+    Raises:
+        EngineFailed: as it came; or `died`, where /health is no longer 200.
+    """
+    try:
+        yield
+    except EngineFailed as failed:
+        if failed.how != "refused" or not bench.runs or lives(bench):
+            raise
+        detail = f"{failed.detail}; then /health was not 200"
+        raise EngineFailed(failed.code, detail, status=failed.status, how="died") from failed
 
 
 @contextlib.contextmanager
