@@ -441,6 +441,17 @@ def test_requests_while_asleep(start: Start, word: str, asleep: int | None) -> N
     assert engine.complete()[2] == "length"
 
 
+def test_a_request_that_is_refused_at_the_wake(start: Start) -> None:
+    engine = start("fail-parked")
+    slept(engine)
+    with contextlib.closing(engine.connection(SOON_S)) as wire:
+        wire.request("POST", "/v1/completions", json.dumps(engine.request(stream=True)))
+        reply = wire.getresponse()
+        woken(engine)
+        assert b'"code":500' in reply.read().replace(b" ", b"")
+    assert engine.complete()[2] == "length"
+
+
 @pytest.mark.parametrize(("word", "mode"), [("lose-kept", "keep"), ("unaborted", "abort"), ("cut-aborted", "abort")])
 def test_requests_in_flight(start: Start, word: str, mode: str) -> None:
     engine = start(word)

@@ -98,6 +98,15 @@ WEIGHS: Final = (
     Row(sleep.requests_survive_sleep, asleep("fatal", DIED), UNMET, LOOK, "ended the engine"),
     Row(sleep.requests_survive_sleep, asleep("served", WRONG, tokens_equal=False), UNMET, LOOK, "with other tokens"),
     Row(sleep.requests_survive_sleep, asleep("served", WRONG, serves_after=False), UNMET, LOOK, "no other one"),
+    Row(
+        sleep.requests_survive_sleep, asleep("served_asleep", WRONG, status=200, tokens_equal=True), UNMET, LOOK,
+        "answered at once, with the right tokens, though the engine said that it slept",
+    ),
+    Row(
+        sleep.requests_survive_sleep, asleep("served_asleep", WRONG, status=200, tokens_equal=False), UNMET, LOOK,
+        "answered at once, with other tokens",
+    ),
+    Row(sleep.requests_survive_sleep, asleep("refused", WRONG, serves_after=False), UNMET, LOOK, "no other one"),
     Row(sleep.requests_survive_sleep, asleep(None, DIED), UNMET, LOOK, "died at wake"),
     Row(sleep.data_parallel_sleeps, (DP, DATA), MET, None, "on both GPUs it slept, freed 38000, 37500 MiB"),
     Row(sleep.data_parallel_sleeps, (plan(),), NOT_HERE, None, "data parallelism is not what is to be run"),

@@ -133,13 +133,17 @@ def test_a_request_while_it_sleeps_is_served_after_the_wake(tried: Place) -> Non
         ("drop-parked", ("wrong", "lost", None, True)),
         ("dead-after-sleep-200", ("died", "fatal", 500, False)),
         ("garbage-after-level-1", ("wrong", "served", 200, False)),
+        ("fail-parked", ("done", "refused", 500, True)),
+        ("fail-on-wake", ("refused", None, None, False)),
+        ("refuse-asleep garbage-after-level-1", ("wrong", "refused", 503, False)),
+        ("lose-parked garbage-after-level-1", ("hung", "lost", None, False)),
     ],
 )
 def test_a_request_while_it_sleeps_comes_to_its_known_end(
-    tried: Place, plan: str, comes_to: tuple[str, str, int | None, bool]
+    tried: Place, plan: str, comes_to: tuple[str, str | None, int | None, bool]
 ) -> None:
     """Each known way, and whether the engine is told to be lost."""
-    proof, afterwards = tried(RequestAsleep, plan)
+    proof, afterwards = tried(RequestAsleep, *plan.split())
     assert (proof.outcome.kind, proof.end, proof.status, proof.serves_after) == comes_to, proof
     assert afterwards is not None
     assert (afterwards.lost is None) == afterwards.serves == proof.serves_after, afterwards
@@ -147,8 +151,11 @@ def test_a_request_while_it_sleeps_comes_to_its_known_end(
 
 def test_an_engine_that_answers_while_it_sleeps_does_not_sleep(tried: Place) -> None:
     """That is no service, since its memory cannot be trusted to be free."""
-    proof, _ = tried(RequestAsleep, "serve-asleep")
-    assert (proof.outcome.kind, proof.outcome.detail) == ("wrong", "it answered a request while it was asleep")
+    proof, afterwards = tried(RequestAsleep, "serve-asleep")
+    assert (proof.outcome.kind, proof.outcome.detail) == ("wrong", "it answered a request while it said that it slept")
+    assert (proof.end, proof.status, proof.tokens_equal, proof.serves_after) == ("served_asleep", 200, True, True)
+    assert afterwards is not None
+    assert afterwards.serves
 
 
 # --- requests in flight ----------------------------------------------------------------------------------------------

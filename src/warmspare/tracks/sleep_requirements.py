@@ -87,6 +87,7 @@ def _blind(oracle: Reading[SleepOracle]) -> Finding | None:
 
 
 SERVED = "a request that came while it slept was answered rightly once it woke"
+SERVED_ASLEEP = "a request was answered at once, with {tokens} tokens, though the engine said that it slept"
 REFUSED = "a request that came while it slept was refused ({status}), and the engine lived"
 LOST = "a request that came while it slept was never answered, also not after it woke"
 FATAL = "a request that came while it slept ended the engine"
@@ -100,10 +101,10 @@ def requests_survive_sleep(proof: RequestAsleep) -> Finding:
     Remedy: see-known-issues
     Source: vllm-project/vllm#15483 (fixed in 0.17.0).
     """
-    if proof.end == "fatal":
-        return unmet(FATAL, remedy=LOOK)
-    if proof.end == "lost":
-        return unmet(LOST, remedy=LOOK)
+    if proof.end in ("fatal", "lost"):
+        return unmet(FATAL if proof.end == "fatal" else LOST, remedy=LOOK)
+    if proof.end == "served_asleep":
+        return unmet(SERVED_ASLEEP, tokens="the right" if proof.tokens_equal else "other", remedy=LOOK)
     if proof.serves_after is False:
         return unmet(SERVES_NO_MORE, remedy=LOOK)
     if proof.end == "served" and proof.tokens_equal is False:

@@ -10,21 +10,21 @@ from warmspare.control.vllm import Completion, EngineFailed
 from warmspare.model.facts import Count, Outcome, Proof, Seconds
 from warmspare.trials.sleeping.bench import ANSWER_S, ORDER_S, Bench
 from warmspare.trials.sleeping.parts import REQUESTS, Part
-from warmspare.trials.sleeping.serving import Asked, judged, left_serving
+from warmspare.trials.sleeping.serving import Asked, judged, left_serving, lives
 
 LISTEN_S: Final = 2.0
 """How long the engine is given to refuse a request, or to die of it, before it is woken."""
 
-End = Literal["served", "refused", "lost", "fatal"]
-"""Served once the engine was awake; refused, and the engine lives; never answered; or the engine did not survive it."""
+End = Literal["served", "served_asleep", "refused", "lost", "fatal"]
+"""Served once the engine was awake, or while it said that it slept; refused, then or at the wake, by an engine that
+lives; never answered; or the engine did not survive it: it has ended, or its /health is not 200."""
 
 
 class RequestAsleep(Proof, frozen=True, kw_only=True):
     """A request to an engine that sleeps at level 1. The outcome is `done` if it was served or refused.
 
     `status` is the HTTP status it was answered with, None if it got none. It was answered `waited_s` after the engine
-    was told to wake, or for a refusal after it was sent. `tokens_equal` of its own answer, `serves_after` of another
-    request that followed.
+    was told to wake, None if before. `tokens_equal` of its own answer, `serves_after` of another request that followed.
     """
 
     end: End | None = None
@@ -49,43 +49,58 @@ def sent_asleep(bench: Bench) -> RequestAsleep:
     if isinstance(early, EngineFailed):
         return _refused(bench, early)
     if early is not None:
-        steps.wrong("it answered a request while it was asleep")
+        return _served_asleep(bench, early)
     told = time.monotonic()
     try:
         steps("wake", engine.wake, within_s=ORDER_S)
     except EngineFailed as failed:
-        if why := bench.awake():
+        why = bench.awake()
+        if why and not lives(bench):
             return _fatal(bench, failed, why)
-        raise
+        return RequestAsleep(outcome=steps.broke(failed), serves_after=not why)
     answer = steps("wait for its answer", asked.answer, ANSWER_S)
     return _answered(bench, answer, round(time.monotonic() - told, 4))
 
 
-def _refused(bench: Bench, failed: EngineFailed) -> RequestAsleep:
+def _served_asleep(bench: Bench, answer: Completion) -> RequestAsleep:
+    """No service: an engine that computes still has its memory, or computes with what is no longer its own."""
+    right = bench.is_right(answer)
+    outcome = Outcome(
+        kind="wrong", step=bench.steps.current, detail="it answered a request while it said that it slept"
+    )
+    return RequestAsleep(
+        outcome=outcome,
+        end="served_asleep",
+        status=HTTPStatus.OK.value,
+        tokens_equal=right,
+        serves_after=not bench.awake(),
+    )
+
+
+def _refused(bench: Bench, failed: EngineFailed, waited_s: float | None = None) -> RequestAsleep:
     """A refusal is one only if the engine lives; a status may also be the last that it says."""
-    if why := bench.awake():
+    why = bench.awake()
+    if why and not lives(bench):
         return _fatal(bench, failed, why)
     broke = failed.status is None
     return RequestAsleep(
-        outcome=judged(bench, (broke, f"its connection broke: {failed}")),
+        outcome=judged(bench, (broke, f"its connection broke: {failed}"), (bool(why), f"after its refusal {why}")),
         end="lost" if broke else "refused",
         status=failed.status,
-        serves_after=True,
+        waited_s=waited_s,
+        serves_after=not why,
     )
 
 
 def _answered(bench: Bench, answer: Completion | EngineFailed | None, waited_s: float) -> RequestAsleep:
     """What came after the wake: tokens, a refusal, or nothing; and whether the engine serves."""
-    why = bench.awake()
     if isinstance(answer, EngineFailed):
-        if why:
-            return _fatal(bench, answer, why)
-        outcome = Outcome(kind="refused", step=bench.steps.current, code=answer.code, detail=answer.detail)
-        return RequestAsleep(outcome=outcome, end="lost", status=answer.status, waited_s=waited_s, serves_after=True)
+        return _refused(bench, answer, waited_s)
+    why = bench.awake()
     if answer is None:
         silent = f"no answer within {ANSWER_S:g} s of the wake; {why or 'other requests are answered'}"
         outcome = Outcome(kind="hung", step=bench.steps.current, detail=silent[:300])
-        return RequestAsleep(outcome=outcome, end="fatal" if why else "lost", serves_after=not why)
+        return RequestAsleep(outcome=outcome, end="fatal" if why and not lives(bench) else "lost", serves_after=not why)
     right = bench.is_right(answer)
     return RequestAsleep(
         outcome=judged(

@@ -17,7 +17,7 @@ KNOWN: Final = frozenset(
     blind garbage-after-level-1 garbage-after-level-2 drift-after-wake level-2-keeps-weights garbage-after-keep
     dead-after-sleep-200 dead-after-wake-200 wedge-after-failed-wake dead-after-failed-wake
     wakes-all-after-a-part
-    serve-asleep refuse-asleep lose-parked drop-parked lose-kept unaborted cut-aborted never-drains
+    serve-asleep refuse-asleep lose-parked drop-parked fail-parked lose-kept unaborted cut-aborted never-drains
     memory-not-freed memory-half-freed leak-each-cycle leak-host-each-cycle one-rank-asleep
     is-sleeping-lies health-503-asleep metrics-lie slow-first-token-after-wake
     """.split()  # noqa: SIM905 # words

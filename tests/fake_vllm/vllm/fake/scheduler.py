@@ -51,7 +51,7 @@ class Scheduler:
             if plan.has("lose-parked"):
                 self._lost[message["id"]] = message
                 return None
-        self._waiting[message["id"]] = message | {"done": 0}
+        self._waiting[message["id"]] = message | {"done": 0, "fails": bool(self._asleep) and plan.has("fail-parked")}
         return None
 
     def step(self) -> None:
@@ -68,6 +68,10 @@ class Scheduler:
         for number, one in list(self._running.items()):
             bits = b"blind" if self._plan.has("blind") else self._weights
             prompt = [] if self._plan.has("blind") else one["prompt"]
+            if one.get("fails"):
+                self.answer(number, error="CUDA error: an illegal memory access was encountered")
+                del self._running[number]
+                continue
             if one.get("spoilt"):
                 bits = b"spoilt" + bits
             token, logprob = weights.token(bits, prompt, one["done"], self._vocabulary)
