@@ -22,6 +22,11 @@ from warmspare.trials.sleeping.room import SleepRoom
 
 OLDEST: Final = (0, 8)
 NOT_SERVED: Final = "no /is_sleeping: to be tried it needs --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+DUMMY: Final = "dummy"
+BLIND: Final = (
+    "--load-format dummy: whole layers of weights that vLLM makes up may be lost without changing an answer;"
+    " leave the flag out"
+)
 LEAST_S: Final = 60.0
 """No part of an engine that runs is begun with less time left than that."""
 
@@ -66,9 +71,11 @@ def _own(steps: Steps, host: EngineHost) -> Bench:
     """A bench with nothing running yet.
 
     Raises:
-        NotTried: this vLLM is too old.
+        NotTried: this vLLM is too old, or no weights are to be read.
     """
     _old_enough(host.vllm)
+    if engine_flags.parse(host.ask.flags or ()).load_format == DUMMY:
+        raise NotTried(Cause.INVALID, BLIND)
     if host.ask.model is None:
         bench = Bench(steps, host, launch.users_gpus(host))
         bench.use(steps.prepare("make a model", bench.made_model))

@@ -82,13 +82,16 @@ def _changed(bench: Bench) -> bool:
 
 
 def _sensitivity(bench: Bench) -> SleepOracle:
+    by = moved(bench)
+    return SleepOracle(outcome=Outcome(kind="done"), control="sensitivity", sensitivity=by, sees=by >= WELL_BEYOND)
+
+
+def moved(bench: Bench) -> float:
+    """By how much a log-probability moves where an early token of the prompt is changed."""
     changed = list(bench.prompt)
     changed[EARLY] = changed[EARLY + 1] if changed[EARLY] != changed[EARLY + 1] else changed[EARLY] + 1
     answer = bench.steps("control: ask it with a token changed", bench.fresh, tuple(changed), bench.tokens)
-    moved = round(apart(answer, bench.reference), 6)
-    return SleepOracle(
-        outcome=Outcome(kind="done"), control="sensitivity", sensitivity=moved, sees=moved >= WELL_BEYOND
-    )
+    return round(apart(answer, bench.reference), 6)
 
 
 PARTS: Final = (Part(SleepOracle, sleep_oracle, ORACLE, found_too=True),)

@@ -8,7 +8,11 @@ from typing import Final
 from warmspare.model import engine_flags
 from warmspare.model.facts import Count, Outcome, Proof, Seconds, Subject, Text
 from warmspare.trials.sleeping.bench import Bench
+from warmspare.trials.sleeping.oracle import WELL_BEYOND, moved
 from warmspare.trials.sleeping.parts import START, Part
+
+INSENSITIVE: Final = "another prompt does not change the answers of this model: nothing can be compared"
+"""The controls were done with a model that was made: of the user's own only this can be seen."""
 
 
 class EngineStart(Proof, frozen=True, kw_only=True):
@@ -42,6 +46,8 @@ def _started(bench: Bench) -> EngineStart:
     host = bench.host
     flags = engine_flags.parse(host.ask.flags or ())
     bench.start(host.ask.flags or ())
+    if bench.made is None and bench.unsteady is None and moved(bench) < WELL_BEYOND:
+        bench.unsteady = INSENSITIVE
     return EngineStart(
         outcome=Outcome(kind="done"),
         vllm=bench.engine.version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import PurePath
 from typing import Any
 
 from vllm.fake import weights
@@ -25,7 +26,8 @@ class Core(Scheduler):
         say(f"INFO [gpu_model_runner.py:4820] Starting to load model {asked.model}...")
         loaded = weights.read(asked.model)
         self._ranks = Ranks(plan, asked, replica, arguments)
-        super().__init__(plan, int(weights.config(asked.model).get("vocab_size", 32_000)), loaded)
+        blind = plan.text("blind") in ("", PurePath(asked.model).name)
+        super().__init__(plan, int(weights.config(asked.model).get("vocab_size", 32_000)), loaded, blind=blind)
         say("INFO [default_loader.py:431] Loading weights took 0.01 seconds")
         say("INFO [gpu_worker.py:561] Available KV cache memory: 0.50 GiB")
         say("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%|##########| 3/3")

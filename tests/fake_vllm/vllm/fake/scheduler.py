@@ -18,8 +18,9 @@ MODES: Final = ("keep", "abort", "wait")
 class Scheduler:
     """Requests, and whether they may run; `loaded` is what stands for the weights."""
 
-    def __init__(self, plan: Plan, vocabulary: int, loaded: bytes) -> None:
+    def __init__(self, plan: Plan, vocabulary: int, loaded: bytes, *, blind: bool = False) -> None:
         """Nothing runs, and answers go where this process's standard output went."""
+        self._blind = blind
         self._plan, self._vocabulary, self._weights = plan, vocabulary, loaded
         self._asleep: set[str] = set()
         self._paused, self._drift, self._cold = "", 0.0, False
@@ -66,8 +67,8 @@ class Scheduler:
             self._cold = False
             time.sleep(self._plan.value("slow-first-token-after-wake", 1000) / 1000)
         for number, one in list(self._running.items()):
-            bits = b"blind" if self._plan.has("blind") else self._weights
-            prompt = [] if self._plan.has("blind") else one["prompt"]
+            bits = b"blind" if self._blind else self._weights
+            prompt = [] if self._blind else one["prompt"]
             if one.get("fails"):
                 self.answer(number, error="CUDA error: an illegal memory access was encountered")
                 del self._running[number]
