@@ -18,7 +18,8 @@ from warmspare.control.vllm import Completion, Engine, EngineFailed
 from warmspare.trials.api import Event, NotTried, Steps
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping import launch, parts, room, whose
-from warmspare.trials.sleeping.bench import EARLY, PLAIN, Bench, apart, prompt_of
+from warmspare.trials.sleeping.answers import EARLY, PLAIN, apart, prompt_of
+from warmspare.trials.sleeping.bench import Bench
 from warmspare.trials.sleeping.parallel import SleepDataParallel, SleepTensorParallel
 from warmspare.trials.sleeping.room import Had
 

@@ -39,6 +39,7 @@ def sleep_cycles_hold(
     Equal answers count only where planted faults were seen to change them.
 
     Remedy: see-known-issues
+    Remedy: start-it-by-hand
     Source: vllm-project/vllm#15483, #24879, #44395; measured on H100 with vLLM 0.26.0.
     """
     if isinstance(cycles, Absent):
@@ -68,7 +69,7 @@ def _no_start(start: Reading[EngineStart]) -> Finding | None:
         return None
     if failed.cause:
         return undecided(NO_START, text=failed.text, cause=failed.cause, remedy=failed.remedy)
-    return unmet(NO_START, text=failed.text, remedy=LOOK)
+    return unmet(NO_START, text=failed.text, remedy="start-it-by-hand")
 
 
 def _blind(oracle: Reading[SleepOracle]) -> Finding | None:

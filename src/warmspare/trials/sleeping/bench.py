@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from warmspare.trials.api import NotTried, Steps
 from warmspare.trials.engine_given import EngineHost
 from warmspare.trials.given import Gpu
 from warmspare.trials.sleeping import launch
+from warmspare.trials.sleeping.answers import apart, prompt_of
 from warmspare.trials.sleeping.parts import Part
 from warmspare.trials.sleeping.serving import ends_told
 from warmspare.trials.sleeping.vram import memory_of
@@ -38,14 +38,6 @@ WARM: Final = 5
 """How often a warm engine is asked."""
 RESERVE_S: Final = 30.0
 """What is kept of the time for stopping an engine."""
-TEXT: Final = (
-    "A spare wheel that nobody has ever tried is not a spare wheel. The one in the boot of this car was last looked at"
-    " eleven years ago, by somebody who wanted to know what was making that noise."
-)
-PLAIN: Final = tuple(range(300, 340))
-"""A prompt for an engine without a tokenizer's endpoint: numbers that every vocabulary has."""
-EARLY: Final = 3
-"""The place of the token that is changed for another prompt: all answers rest on it, through all that comes after."""
 
 
 class Bench:
@@ -263,24 +255,3 @@ class Bench:
         if self.server is not None:
             self.server.stop()
         self.server, self._engine, self._reference = None, None, None
-
-
-def apart(one: Completion, other: Completion) -> float:
-    """The largest difference of a log-probability, place by place; 0 where there is nothing to compare.
-
-    What is no number is infinitely far from everything.
-    """
-    differences = [abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)]
-    # max() keeps or drops one by its place.
-    return math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)
-
-
-def prompt_of(engine: Engine) -> tuple[int, ...]:
-    """A prompt of some forty tokens for a model that is not ours; not one too short to change an early token of."""
-    try:
-        tokens = engine.tokenize(TEXT)[:40]
-    except EngineFailed as failed:
-        if failed.status is None:
-            raise
-        return PLAIN
-    return tokens if len(tokens) > EARLY + 1 else PLAIN

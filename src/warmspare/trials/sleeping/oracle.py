@@ -8,7 +8,8 @@ import msgspec
 
 from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Outcome, Proof
-from warmspare.trials.sleeping.bench import EARLY, ORDER_S, TOLERANCE, Bench, apart
+from warmspare.trials.sleeping.answers import EARLY, apart
+from warmspare.trials.sleeping.bench import ORDER_S, TOLERANCE, Bench
 from warmspare.trials.sleeping.parts import ORACLE, Part
 
 WELL_BEYOND: Final = 10 * TOLERANCE
