@@ -90,7 +90,10 @@ WEIGHS: Final = (
     Row(sleep.sleep_cycles_hold, cycles(oracle=None), UNDECIDED, None, "not shown to see a fault: not in this"),
     Row(sleep.sleep_cycles_hold, cycles(BLIND, tokens_equal=False), UNMET, LOOK, "gave other tokens"),
     Row(sleep.sleep_cycles_hold, (START, SEES), UNDECIDED, None, "not tried: not in this recording"),
-    Row(sleep.sleep_cycles_hold, (replace(START, outcome=DIED),), UNMET, "start-it-by-hand", "no engine to put to sleep: died"),
+    Row(
+        sleep.sleep_cycles_hold, (replace(START, outcome=DIED),), UNMET, "start-it-by-hand",
+        "no engine to put to sleep: died",
+    ),
     Row(sleep.sleep_cycles_hold, (replace(START, outcome=DENIED),), UNDECIDED, "run-as-root", "want of rights"),
     Row(sleep.requests_survive_sleep, asleep("served", tokens_equal=True), MET, None, "answered rightly once it woke"),
     Row(sleep.requests_survive_sleep, asleep("refused", status=503), MET, None, "was refused (503)"),
