@@ -76,9 +76,9 @@ class Corner:
         return {folder for root in FALLBACKS for folder in root.glob("warmspare-trial-*")}
 
 
-def until(true: Callable[[], object], patience_s: float = PATIENCE_S) -> bool:
+def until(true: Callable[[], object], patience_s: float | None = None) -> bool:
     """Whether it becomes true in time. For what no event tells: the end of processes that are not ours to wait for."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
     while not (seen := true()) and time.monotonic() < deadline:
         time.sleep(0.01)
     return bool(seen)

@@ -138,10 +138,8 @@ def test_what_cannot_be_ended_is_named_when_the_tool_is_stopped(world: World) ->
 
 
 def test_one_that_nvml_lists_still_is_left_alive_and_named(world: World) -> None:
-    world.enter()
+    world.enter("kept vram gpu1 nth2: gives 1")  # suspended again, before its end, it gives nothing back
     tool = Tool("gpu_suspend")
-    tool.reach("see it go on")
-    world.change("kept vram gpu1: gives 1")  # from now on success is said and nothing given back
     assert "which the driver restored: end it by `warmspare suspend" in tool.process.communicate()[0]
     world.clear()
     make_old(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -230,11 +231,12 @@ def test_a_keeper_that_is_signalled_leaves_nothing(corner: Corner, number: signa
 
 
 def test_a_stale_folder_is_swept_with_its_processes_and_a_locked_one_is_not(corner: Corner) -> None:
-    token = "5" * 16
+    token = secrets.token_hex(8)  # processes are found by it in all of the machine
     stale = corner.scratch / f"{leftover.PREFIX}{token}-left"
     (stale / "deep").mkdir(parents=True)
     with subprocess.Popen(["/bin/sleep", "600"], env={**os.environ, process.TAG: token}) as left_over:
-        with leftover.scratch_folder("6" * 16) as locked:
+        assert until(lambda: process.tagged(token))  # its environment is seen a little later than its program
+        with leftover.scratch_folder(secrets.token_hex(8)) as locked:
             assert leftover.sweep_stale() == []
             assert stale.exists()  # so young, it may be one whose keeper is just about to lock it
             os.utime(stale, (0, 0))
