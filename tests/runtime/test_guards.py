@@ -114,7 +114,13 @@ def test_another_users_process(driver: Driver, tools: Tools, tmp_path: Path) -> 
 def test_one_that_was_lost_before(driver: Driver, tools: Tools) -> None:
     with driver.tree(1) as (pid,):
         driver.set(pid, state="failed")
-        assert "is lost: the driver says FAILED" in refused(tools, pid)
+        assert refused(tools, pid).endswith("is lost: the driver says FAILED, and nothing brings it back")
+
+
+def test_beside_one_that_was_lost_it_is_said_when_the_others_can_be_resumed(driver: Driver, tools: Tools) -> None:
+    with driver.tree(2) as (pid, child):
+        driver.set(child, state="failed")
+        assert refused(tools, pid).endswith("; the others can be resumed once it has ended")
 
 
 def test_two_gpus_want_force(driver: Driver, tools: Tools) -> None:

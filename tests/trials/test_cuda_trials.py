@@ -33,7 +33,7 @@ GPU: Final = Gpu(
 TRIALS: Final = {trial.name: trial for trial in catalogue.trials() if trial.given in (Gpu, Gpus)}
 ON_GPU: Final = ("cuda_compute", "cuda_vmm", "host_copy", "managed_memory")
 ALL: Final = (*ON_GPU, "pinned_memory")
-HURRY_S: Final = 4.0
+HURRY_S: Final = 8.0
 """A deadline for what never ends."""
 Try = Callable[..., Any]
 

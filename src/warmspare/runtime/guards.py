@@ -163,9 +163,10 @@ def _silent(seen: Seen) -> Refusal | None:
 
 def _failed(seen: Seen) -> Refusal | None:
     lost = [one for one in seen.tree if seen.cuda.get(one.pid) == "failed"]
-    return (
-        Refusal(why=f"{_name(lost[0])} is lost: the driver says FAILED, and nothing brings it back") if lost else None
-    )
+    if not lost:
+        return None
+    rest = "; the others can be resumed once it has ended" if len(seen.cuda) > len(lost) else ""
+    return Refusal(why=f"{_name(lost[0])} is lost: the driver says FAILED, and nothing brings it back{rest}")
 
 
 def _locked(seen: Seen) -> Iterator[Refusal]:
