@@ -16,7 +16,7 @@ import sleep_first_parts
 
 from engines import Fake, used_mib
 from leftovers import Corner, environ
-from standins import gpu_ids
+from standins import Drivers, gpu_ids
 from warmspare.control import process
 from warmspare.model.facts import Absent, Known, Proof, fact_name
 from warmspare.trials.api import StepEvent, at_place
@@ -87,6 +87,23 @@ class World:
         """No process, no folder, no memory."""
         assert self.corner.left_in_the_end() == {}
         assert self.used_mib() == self.used
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
+    """One build of the stand-ins for all tests of a file."""
+    return Drivers(tmp_path_factory.mktemp("standins"))
+
+
+@pytest.fixture
+def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
+    """Enter a world of this plan."""
+
+    def enter(*plan: str, vllm: str = "0.26.0") -> World:
+        fake = Fake(drivers, tmp_path / f"world-{tmp_path.name}", *plan, vllm=vllm)
+        return World(fake, Corner(tmp_path / "scratch"), monkeypatch)
+
+    return enter
 
 
 def value(ended: Run, proof: type[P]) -> P:

@@ -14,11 +14,22 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from sleep_scene import CYCLES, World, absent, at_step, host, interrupt, kill_keeper, outcome, value
+from sleep_scene import (
+    CYCLES,
+    World,
+    absent,
+    at_step,
+    drivers,
+    host,
+    interrupt,
+    kill_keeper,
+    outcome,
+    value,
+    world,
+)
 
-from engines import Fake, Serving, a_model
-from leftovers import Corner, environ, until
-from standins import Drivers
+from engines import Serving, a_model
+from leftovers import environ, until
 from warmspare.control import process
 from warmspare.control.vllm import EngineFailed
 from warmspare.model.facts import Cause
@@ -30,6 +41,8 @@ from warmspare.trials.sleeping.level_2 import SleepLevel2
 from warmspare.trials.sleeping.oracle import SleepOracle
 from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
+
+__all__ = ["drivers", "world"]
 
 SLOW = "copy-ms=300"
 """So that there is a moment in the middle of a sleep."""
@@ -46,22 +59,6 @@ def end():
 
 run(TRIAL, at_step("sleep 2", end), host(EngineAsk(url=sys.argv[1])))
 """
-
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
-    return Drivers(tmp_path_factory.mktemp("standins"))
-
-
-@pytest.fixture
-def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
-    """Enter a world of this plan."""
-
-    def enter(*plan: str, vllm: str = "0.26.0") -> World:
-        fake = Fake(drivers, tmp_path / f"world-{tmp_path.name}", *plan, vllm=vllm)
-        return World(fake, Corner(tmp_path / "scratch"), monkeypatch)
-
-    return enter
 
 
 @contextlib.contextmanager

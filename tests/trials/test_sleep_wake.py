@@ -6,11 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sleep_scene import CYCLES, World, absent, at_step, host, interrupt, kill_keeper, outcome, value
+from sleep_scene import (
+    CYCLES,
+    World,
+    absent,
+    at_step,
+    drivers,
+    host,
+    interrupt,
+    kill_keeper,
+    outcome,
+    value,
+    world,
+)
 
-from engines import Fake, a_model
-from leftovers import Corner
-from standins import Drivers
+from engines import a_model
 from warmspare.model.facts import Cause, Known
 from warmspare.trials.given import EngineAsk
 from warmspare.trials.sleeping.bench import RESERVE_S
@@ -20,21 +30,7 @@ from warmspare.trials.sleeping.oracle import SleepOracle
 from warmspare.trials.sleeping.room import SleepRoom
 from warmspare.trials.sleeping.start import EngineStart
 
-
-@pytest.fixture(scope="module")
-def drivers(tmp_path_factory: pytest.TempPathFactory) -> Drivers:
-    return Drivers(tmp_path_factory.mktemp("standins"))
-
-
-@pytest.fixture
-def world(drivers: Drivers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
-    """Enter a world of this plan."""
-
-    def enter(*plan: str, vllm: str = "0.26.0") -> World:
-        fake = Fake(drivers, tmp_path / f"world-{tmp_path.name}", *plan, vllm=vllm)
-        return World(fake, Corner(tmp_path / "scratch"), monkeypatch)
-
-    return enter
+__all__ = ["drivers", "world"]
 
 
 def test_a_healthy_engine(world: Callable[..., World]) -> None:

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from warmspare.control.cgroups import roots
-from warmspare.control.host_memory import MIB
+from warmspare.control.host_memory import MIB, NO_LIMIT
 from warmspare.runtime.guards import Room
-
-NO_LIMIT: Final = 2**60
-"""A first version's limit that is above this is none."""
 
 
 class _Files(NamedTuple):

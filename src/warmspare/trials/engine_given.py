@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import PurePath
 from typing import Final, Self
 
 import msgspec
 
-from warmspare.control import engine_python
 from warmspare.model import engine_flags
 from warmspare.model.facts import Cause, Known, Readings
 from warmspare.probes import gpus
@@ -18,6 +16,7 @@ from warmspare.probes.software import PythonPackages
 from warmspare.trials.api import NotTried
 from warmspare.trials.engine_plan import EnginePlan
 from warmspare.trials.given import EngineAsk, Gpu, May, in_the_way
+from warmspare.trials.own_python import engines_python
 
 NO_VLLM: Final = "vLLM is not installed in the engine's Python; --vllm PYTHON names another"
 QUICK_CYCLES: Final = 4
@@ -108,10 +107,4 @@ def _vllm(readings: Readings) -> tuple[str, str]:
     packages = readings.get(PythonPackages)
     if isinstance(packages, Known) and packages.value.vllm is None:
         raise NotTried(Cause.SKIPPED, NO_VLLM)
-    try:
-        python = engine_python.find(os.environ)
-    except engine_python.FailedError as error:
-        raise NotTried(Cause(error.cause), f"the engine's Python: {error}") from None
-    if python is None:
-        raise NotTried(Cause.SKIPPED, "there is no Python where WARMSPARE_PYTHON says")
-    return python.program, (packages.value.vllm or "") if isinstance(packages, Known) else ""
+    return engines_python().program, (packages.value.vllm or "") if isinstance(packages, Known) else ""

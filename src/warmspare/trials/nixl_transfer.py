@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from typing import Any, Final, Literal
 
 import msgspec
 
-from warmspare.control import engine_python
 from warmspare.control.nixl import Agent, both
 from warmspare.model import ucx_log
 from warmspare.model.facts import Cause, Count, GbPerS, Outcome, Proof, Subject, Text
 from warmspare.trials.api import NotTried, Steps, trial
 from warmspare.trials.best_pair import BestPair
 from warmspare.trials.given import Pair
+from warmspare.trials.own_python import engines_python
 
 SIZE: Final = 256 * 2**20
 MIB: Final = 2**20
@@ -76,7 +75,7 @@ class _Side(msgspec.Struct, frozen=True):
 @trial(deadline=90, touches="two GPUs: at most 256 MiB, and a tenth of the free memory, of each")
 def nixl_transfer(steps: Steps, pair: BestPair) -> NixlTransfer:
     """Poison, WRITE from the first GPU, check on the second; poison, READ into the second, check there."""
-    python = _engine_python()
+    python = engines_python()
     agents = steps.prepare("start two processes", _start, python.program, steps)
     found = steps.prepare("look for NIXL", agents[1].ask, "look")
     if found["package"] is None:
@@ -106,16 +105,6 @@ def nixl_transfer(steps: Steps, pair: BestPair) -> NixlTransfer:
         beyond_pcie=slower > FASTER * pair.pcie_gb_per_s if pair.pcie_gb_per_s else None,
         size_mib=size // MIB,
     )
-
-
-def _engine_python() -> engine_python.Python:
-    try:
-        python = engine_python.find(os.environ)
-    except engine_python.FailedError as error:
-        raise NotTried(Cause(error.cause), f"the engine's Python: {error}") from None
-    if python is None:
-        raise NotTried(Cause.SKIPPED, "there is no Python where WARMSPARE_PYTHON says")
-    return python
 
 
 def _start(python: str, steps: Steps) -> tuple[Agent, Agent]:

@@ -76,12 +76,9 @@ def _own(steps: Steps, host: EngineHost) -> Bench:
     _old_enough(host.vllm)
     if engine_flags.parse(host.ask.flags or ()).load_format == DUMMY:
         raise NotTried(Cause.INVALID, BLIND)
-    if host.ask.model is None:
-        bench = Bench(steps, host, launch.users_gpus(host))
-        bench.use(steps.prepare("make a model", bench.made_model))
-    else:
-        bench = Bench(steps, host, launch.users_gpus(host))
-        bench.use(host.ask.model)
+    bench = Bench(steps, host, launch.users_gpus(host))
+    own = host.ask.model
+    bench.use(steps.prepare("make a model", bench.made_model) if own is None else own)
     return bench
 
 

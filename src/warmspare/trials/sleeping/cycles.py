@@ -10,11 +10,11 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 
 from warmspare.control import host_memory
+from warmspare.control.host_memory import MIB
 from warmspare.model.facts import Count, Outcome, Proof, Seconds
 from warmspare.trials import awaken
 from warmspare.trials.sleeping.bench import ORDER_S, RESERVE_S, Bench
 from warmspare.trials.sleeping.parts import CYCLES, Part
-from warmspare.trials.sleeping.vram import MIB
 
 FREED_OF_OURS: Final = 0.5
 """An engine of ours gives at least this part back of what it holds: it keeps its context, graphs and kernels, up to

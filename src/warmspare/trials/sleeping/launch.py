@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from warmspare.control import made_model as models
+from warmspare.control.host_memory import MIB
 from warmspare.control.made_model import MadeModel, Shape
 from warmspare.control.vllm_server import Asked
 from warmspare.model import engine_flags
@@ -28,7 +29,6 @@ LEAST_MIB: Final = 4096
 """An engine's own needs and a small model."""
 SEED: Final = 20_261_122
 SHAPES: Final[dict[str, Shape]] = {shape.name: shape for shape in (models.TINY, models.SMALL, models.EIGHT_B)}
-MIB: Final = 2**20
 FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", "8")
 """For the model made on the spot: fewer graphs to capture, so that a start is short."""
 SOONER: Final = ("--enforce-eager",)

@@ -7,11 +7,11 @@ import sys
 from typing import Final, Literal, NamedTuple
 
 from warmspare.control import host_memory
+from warmspare.control.host_memory import MIB
 from warmspare.model.facts import Cause, Count, Outcome, Proof
 from warmspare.trials.api import NotTried
 from warmspare.trials.sleeping.bench import Bench
 from warmspare.trials.sleeping.parts import ROOM, Part
-from warmspare.trials.sleeping.vram import MIB
 
 TIMES: Final = 1.5
 """Weights are copied block by block, and pinned blocks are rounded up."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from warmspare.control.host_memory import MIB
 from warmspare.host import nvml
 from warmspare.model.facts import Cause
 from warmspare.model.transcript import Gave
 from warmspare.trials.api import NotTried
 from warmspare.trials.given import Gpu
-
-MIB: Final = 2**20
 
 
 class Memory(NamedTuple):
