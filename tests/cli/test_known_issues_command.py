@@ -59,7 +59,7 @@ def test_the_list_names_for_each_a_way_around_its_fix_and_its_source(tool: Tool)
     assert any("source: vllm-project/vllm#34600" in line for line in wedges)
     assert "depends on: data parallelism\n" in may
     assert ran.stdout.rstrip().splitlines()[-1].startswith("fixed in 0.26.0 or before: ")
-    assert [line for line in ran.stdout.splitlines() if len(line) > 100] == []
+    assert [line for line in ran.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_flags_decide_what_without_them_is_open(tool: Tool) -> None:

@@ -25,7 +25,7 @@ from warmspare.tracks.issue_conditions import Meant
 from warmspare.tracks.known_issues import Match, Version
 
 PREFIX: Final = "vllm=="
-WIDTH: Final = 100
+WIDTH: Final = 80
 NOT_HERE: Final = "vLLM is not installed in the engine's Python; name a version, such as --engine vllm==0.26.0"
 NOT_A_VERSION: Final = "--engine takes vllm==VERSION, such as vllm==0.26.0, not {said}"
 NO_FLAGS: Final = "FLAGS are vLLM's and start with a dash: warmspare known-issues -- --enable-lora"
@@ -153,7 +153,7 @@ def _told(match: Match) -> Told:
 
 def _lines(listing: Listing) -> Iterator[str]:
     flags = "with these flags" if listing.flags_given else "no flags given: what depends on flags may apply"
-    yield f"Sleep Mode of vLLM {listing.version} on this machine, {flags}"
+    yield from _wrapped(f"Sleep Mode of vLLM {listing.version} on this machine, {flags}", "")
     if listing.flags_unclear:
         yield from _wrapped(f"flags not understood, about: {', '.join(listing.flags_unclear)}", "")
     for head, issues in (("applies", listing.applies), ("may apply", listing.may_apply)):
